@@ -1,0 +1,1 @@
+"""Data work: Apache Beam transforms and plain functions over Arrow record batches."""

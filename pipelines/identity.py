@@ -1,0 +1,61 @@
+"""Normalised URLs and captions, and the uid made of them."""
+
+import hashlib
+import unicodedata
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from pipelines.schemas import UID_BYTES
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# Characters that RFC 3986 allows in a path or query as they are; `%` keeps existing escapes.
+_SAFE = "/:@!$&'()*+,;=-._~%"
+
+
+def normalise_url(url: str) -> str:
+    """The one spelling of an http(s) URL (RFC 3986, section 6.2.2 and 6.2.3).
+
+    Scheme and host in lower case (host in IDNA), default port and fragment removed, an empty
+    path made `/`, unreserved escapes decoded, everything else percent-encoded.
+
+    Raises:
+        ValueError: if it is not an absolute http(s) URL with a host.
+    """
+    parts = urlsplit(url.strip())
+    scheme = parts.scheme.lower()
+    if scheme not in _DEFAULT_PORTS or not parts.hostname:
+        raise ValueError(f"not an absolute http(s) URL: {url[:200]!r}")
+    try:
+        host = parts.hostname.encode("idna").decode().lower()
+    except UnicodeError as error:
+        raise ValueError(f"not a host name: {parts.hostname[:200]!r}") from error
+    if ":" in host:
+        host = f"[{host}]"
+    port = "" if parts.port in (None, _DEFAULT_PORTS[scheme]) else f":{parts.port}"
+    path = quote(_decode_unreserved(parts.path), safe=_SAFE) or "/"
+    query = quote(_decode_unreserved(parts.query), safe=_SAFE + "?")
+    return urlunsplit((scheme, host + port, path, query, ""))
+
+
+def _decode_unreserved(text: str) -> str:
+    pieces = text.split("%")
+    out = [pieces[0]]
+    for piece in pieces[1:]:
+        char = unquote(f"%{piece[:2]}") if len(piece) >= 2 else ""
+        if len(char) == 1 and char.isascii() and (char.isalnum() or char in "-._~"):
+            out.append(char + piece[2:])
+        else:
+            out.append(f"%{piece[:2].upper()}{piece[2:]}")
+    return "".join(out)
+
+
+def normalise_caption(caption: str) -> str:
+    """Unicode NFC, control characters out, runs of white space made one space."""
+    text = unicodedata.normalize("NFC", caption)
+    text = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
+    return " ".join(text.split())
+
+
+def uid(url: str, caption: str) -> bytes:
+    """Identity of a pair: 16 bytes of SHA-256 over (normalised URL, NUL, normalised caption)."""
+    text = f"{normalise_url(url)}\0{normalise_caption(caption)}"
+    return hashlib.sha256(text.encode()).digest()[:UID_BYTES]

@@ -1,0 +1,222 @@
+"""One Beam pipeline for every stage that maps shards to shards.
+
+An element is one input shard: small, so that any engine can spread it. A worker streams the
+shard as record batches through the stage's `Processor` and writes a part of kept rows, a part
+of rejects and, last, a receipt with the counts. A shard with a receipt of the same fingerprint
+is not read again, so a killed run goes on where it stopped. Counts come from the receipts, not
+from runner metrics, and there are neither tagged outputs nor `finish_bundle`: some engines lose
+both without a word.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import pyarrow as pa
+
+from pipelines import ledger, parquet, schemas, storage
+from pipelines.layout import join
+from pipelines.ledger import Finished, Funnel
+from pipelines.runners import Engine
+
+_RECEIPTS = "_receipts"
+log = logging.getLogger(__name__)
+
+
+class Processed(NamedTuple):
+    """What became of a batch: kept rows in the dataset's columns, the others as rejects."""
+
+    kept: pa.RecordBatch
+    rejects: pa.RecordBatch
+
+
+class Processor(Protocol):
+    """A stage's work on one batch of rows."""
+
+    def __call__(self, batch: pa.RecordBatch) -> Processed:
+        """Give every row of `batch` one terminal outcome."""
+
+
+@dataclass(frozen=True)
+class ShardStage:
+    """A stage that maps input shards to output shards, row by row.
+
+    Attributes:
+        dataset: name of the dataset that is written.
+        schema: its schema, provenance in the metadata.
+        processor: makes the worker's `Processor`, once per worker; must be picklable.
+        output: directory of the dataset.
+        rejects: directory of the rejects.
+        fingerprint: of everything the output depends on (`ledger.fingerprint`).
+        batch_rows: rows handed to the processor at once (16,000 for text, 32-128 for images).
+        read: how to read an input shard as record batches; Parquet unless said otherwise.
+        writer_options: further options of the Parquet writer.
+    """
+
+    dataset: str
+    schema: pa.Schema
+    processor: Callable[[], Processor]
+    output: str
+    rejects: str
+    fingerprint: str
+    batch_rows: int = 4096
+    read: Callable[[str, int], Iterable[pa.RecordBatch]] | None = None
+    writer_options: tuple[tuple[str, Any], ...] = ()
+
+    def run(self, inputs: Sequence[str], engine: Engine, **details: Any) -> Finished:
+        """Process every input shard and write the success marker.
+
+        Args:
+            inputs: input shards; shard i becomes `part-i.parquet`.
+            engine: the Beam engine to run on.
+            details: figures of the stage's own, for the marker.
+
+        Returns:
+            What the marker says: an earlier run's, if that is finished and nothing changed.
+        """
+        done = ledger.read_success(self.output)
+        if done is not None and done.fingerprint == self.fingerprint:
+            log.info("%s is up to date", self.output)
+            return done
+        storage.remove(join(self.output, ledger.SUCCESS))
+        tasks = [(i, shard) for i, shard in enumerate(inputs) if self._receipt(i) is None]
+        if tasks:
+            self._run_tasks(tasks, engine)
+        return self._finish(len(inputs), details)
+
+    def _run_tasks(self, tasks: list[tuple[int, str]], engine: Engine) -> None:
+        import apache_beam as beam
+
+        with engine.pipeline() as pipeline:
+            _ = (
+                pipeline
+                | "shards" >> beam.Create(tasks)
+                | "spread" >> beam.Reshuffle()
+                | self.dataset >> beam.ParDo(_shard_do_fn(self))
+            )
+
+    def process_shard(self, index: int, shard: str, processor: Processor) -> None:
+        """Stream one shard through `processor` and write its part, rejects and receipt."""
+        rejects: list[pa.RecordBatch] = []
+        funnel = Funnel()
+
+        def kept() -> Iterator[pa.RecordBatch]:
+            nonlocal funnel
+            read = self.read or _read_parquet
+            for batch in read(shard, self.batch_rows):
+                result = processor(batch)
+                reasons = result.rejects.column("reason").to_pylist()
+                counts = {r: reasons.count(r) for r in sorted(set(reasons))}
+                step = Funnel(batch.num_rows, result.kept.num_rows, counts)
+                step.check(shard)
+                funnel = funnel + step
+                rejects.append(result.rejects)
+                yield result.kept
+
+        name = _part(index)
+        options = dict(self.writer_options)
+        written = parquet.write(join(self.output, name), kept(), self.schema, **options)
+        dropped = parquet.write(join(self.rejects, name), rejects, schemas.REJECTS)
+        storage.write_json(
+            self._receipt_url(index),
+            {
+                "fingerprint": self.fingerprint,
+                "funnel": dataclasses.asdict(funnel),
+                "files": {name: dataclasses.asdict(written)},
+                "rejects": dataclasses.asdict(dropped),
+            },
+        )
+
+    def _receipt_url(self, index: int) -> str:
+        return join(self.output, _RECEIPTS, f"{_part(index)}.json")
+
+    def _receipt(self, index: int) -> dict[str, Any] | None:
+        try:
+            receipt: dict[str, Any] = storage.read_json(self._receipt_url(index))
+        except (FileNotFoundError, ValueError):
+            return None
+        return receipt if receipt.get("fingerprint") == self.fingerprint else None
+
+    def _finish(self, shards: int, details: dict[str, Any]) -> Finished:
+        funnel = Funnel()
+        files: dict[str, dict[str, Any]] = {}
+        for index in range(shards):
+            receipt = self._receipt(index)
+            if receipt is None:
+                raise ledger.LedgerError(f"{self.dataset}: shard {index} left no receipt")
+            funnel = funnel + Funnel(**receipt["funnel"])
+            files |= receipt["files"]
+        for directory in (self.output, self.rejects):
+            for url in storage.list_files(directory, ".parquet"):
+                if url.rsplit("/", 1)[1] not in files:
+                    storage.remove(url)
+        finished = Finished(
+            dataset=self.dataset,
+            fingerprint=self.fingerprint,
+            content=ledger.content_hash({name: f["sha256"] for name, f in files.items()}),
+            rows=sum(f["rows"] for f in files.values()),
+            bytes=sum(f["bytes"] for f in files.values()),
+            funnel=funnel,
+            details=details,
+        )
+        ledger.write_success(self.output, finished)
+        return finished
+
+
+def _part(index: int) -> str:
+    return f"part-{index:05d}.parquet"
+
+
+def _read_parquet(url: str, rows: int) -> Iterator[pa.RecordBatch]:
+    return parquet.read_batches(url, rows=rows)
+
+
+def _shard_do_fn(stage: ShardStage) -> Any:
+    import apache_beam as beam
+
+    class ProcessShard(beam.DoFn):  # type: ignore[misc]
+        def setup(self) -> None:
+            self._processor = stage.processor()
+
+        def process(self, element: tuple[int, str]) -> None:
+            index, shard = element
+            stage.process_shard(index, shard, self._processor)
+
+    return ProcessShard()
+
+
+def rejected(
+    rows: pa.RecordBatch | pa.Table,
+    stage: schemas.Stage,
+    reasons: Sequence[str],
+    details: Sequence[str | None] | None = None,
+    images: Sequence[bytes | None] | None = None,
+    retryable: bool = False,
+) -> pa.RecordBatch:
+    """Rows as `rejects`: `rows` needs the column uid, and may have url and caption_raw."""
+    count = rows.num_rows
+    names = rows.schema.names
+
+    def column(name: str) -> Any:
+        if name not in names:
+            return [None] * count
+        found = rows.column(name)
+        return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+
+    arrays = [
+        column("uid"),
+        column("url"),
+        column("caption_raw"),
+        [str(stage)] * count,
+        list(reasons),
+        [None] * count if details is None else list(details),
+        [retryable] * count,
+        [None] * count if images is None else list(images),
+    ]
+    typed = [
+        a.cast(f.type) if isinstance(a, pa.Array) else pa.array(a, f.type)
+        for a, f in zip(arrays, schemas.REJECTS, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(typed, schema=schemas.REJECTS)

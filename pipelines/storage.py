@@ -1,0 +1,99 @@
+"""Files under any fsspec URL: atomic writes, JSON, listings.
+
+On a local disk a file appears under its name only when it is complete (temporary name, fsync,
+rename). Object stores make a PUT visible only when it ends, so there the write is direct.
+"""
+
+import contextlib
+import json
+import os
+import posixpath
+import uuid
+from collections.abc import Iterator
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+
+def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The filesystem of a URL, and the path inside it."""
+    return fsspec.core.url_to_fs(url)
+
+
+@contextlib.contextmanager
+def atomic_output(url: str) -> Iterator[IO[bytes]]:
+    """Open `url` for writing; it appears whole when the block ends well, else not at all."""
+    fs, path = filesystem(url)
+    if not isinstance(fs, LocalFileSystem):
+        with fs.open(path, "wb") as stream:
+            yield stream
+        return
+    os.makedirs(posixpath.dirname(path), exist_ok=True)
+    temporary = f"{posixpath.dirname(path)}/.{posixpath.basename(path)}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def exists(url: str) -> bool:
+    """Whether a file or directory is there."""
+    fs, path = filesystem(url)
+    return bool(fs.exists(path))
+
+
+def read_bytes(url: str) -> bytes:
+    """The whole file.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+    """
+    fs, path = filesystem(url)
+    return bytes(fs.cat_file(path))
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """Write the whole file atomically."""
+    with atomic_output(url) as stream:
+        stream.write(data)
+
+
+def read_json(url: str) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it is not JSON, naming the file.
+    """
+    try:
+        return json.loads(read_bytes(url))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{url} is not valid JSON: {error}") from error
+
+
+def write_json(url: str, value: Any) -> None:
+    """Write JSON atomically, keys sorted, so that equal values give equal bytes."""
+    write_bytes(url, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def list_files(directory: str, suffix: str = "") -> list[str]:
+    """URLs of the complete files directly in `directory`, sorted; empty if it is not there."""
+    fs, path = filesystem(directory)
+    if not fs.exists(path):
+        return []
+    names = (posixpath.basename(found) for found in fs.ls(path, detail=False))
+    kept = sorted(n for n in names if n.endswith(suffix) and not n.startswith("."))
+    return [f"{directory.rstrip('/')}/{name}" for name in kept]
+
+
+def remove(url: str, *, recursive: bool = False) -> None:
+    """Remove a file or directory; nothing happens if it is not there."""
+    fs, path = filesystem(url)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=recursive)
