@@ -1,0 +1,1 @@
+"""Dagster only: names, lineage, partitions, checks, metadata, jobs, schedules."""

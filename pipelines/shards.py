@@ -176,7 +176,7 @@ def _read_parquet(url: str, rows: int) -> Iterator[pa.RecordBatch]:
 def _shard_do_fn(stage: ShardStage) -> Any:
     import apache_beam as beam
 
-    class ProcessShard(beam.DoFn):  # type: ignore[misc]
+    class ProcessShard(beam.DoFn):
         def setup(self) -> None:
             self._processor = stage.processor()
 

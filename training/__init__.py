@@ -1,0 +1,1 @@
+"""PyTorch: models, training, sampling and evaluation, started as programs."""

@@ -1,0 +1,1 @@
+"""What the assets share: resources, partitions, checks, exhibits, the training launcher."""

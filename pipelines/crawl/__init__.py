@@ -1,0 +1,1 @@
+"""Crawl: candidates from lists and pages, and their bytes."""

@@ -1,0 +1,1 @@
+"""Curate: caption and image rules, each with its reason."""

@@ -1,0 +1,1 @@
+"""Dedupe: perceptual hashes, the reference index, and what copies it."""

@@ -1,0 +1,1 @@
+"""A small real web for the demonstration and the tests."""

@@ -1,0 +1,1 @@
+"""Encode: BPE ids and dVAE token grids."""

@@ -1,0 +1,1 @@
+"""Publish: immutable versions of the token dataset."""

@@ -1,0 +1,1 @@
+"""The models: dVAE, attention masks, transformer."""
