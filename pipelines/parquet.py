@@ -1,7 +1,7 @@
 """Parquet shards: atomic writes, streaming reads, hashes."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -77,15 +77,21 @@ def write(
 
 
 def regroup(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Join small batches, so that each table but the last has at least `rows` rows."""
+    """Cut and join batches into tables of exactly `rows` rows; the last may have fewer."""
     waiting: list[pa.RecordBatch] = []
+    count = 0
     for batch in batches:
-        if batch.num_rows:
-            waiting.append(batch)
-        if sum(b.num_rows for b in waiting) >= rows:
-            yield pa.Table.from_batches(waiting)
-            waiting = []
-    if waiting:
+        waiting.append(batch)
+        count += batch.num_rows
+        if count < rows:
+            continue
+        table = pa.Table.from_batches(waiting)
+        whole = count - count % rows
+        for start in range(0, whole, rows):
+            yield table.slice(start, rows)
+        waiting = table.slice(whole).to_batches()
+        count -= whole
+    if count:
         yield pa.Table.from_batches(waiting)
 
 
@@ -121,3 +127,12 @@ def read_schema(url: str) -> pa.Schema:
     fs, path = storage.filesystem(url)
     with fs.open(path, "rb") as stream:
         return pq.read_schema(stream)
+
+
+def column_hash(url: str, columns: Sequence[str]) -> str:
+    """SHA-256, in hex, of some columns' values in row order, however the file lays them out."""
+    digest = hashlib.sha256()
+    for batch in read_batches(url, columns=list(columns)):
+        for row in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
+            digest.update(repr(row).encode())
+    return digest.hexdigest()

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import apache_beam as beam
 
-_IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
+# Beam's own default runner tries to download a binary at its first use, so the in-process one is
+# always named; Beam's list of short names leaves the Dask one out.
+_RUNNERS = {
+    "in-process": "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
+    "DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner",
+}
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,6 @@ class Engine:
         from apache_beam.options.pipeline_options import PipelineOptions
         from apache_beam.runners.runner import create_runner
 
-        # Beam's own default runner tries to download a binary at its first use, so the
-        # in-process one is always named.
-        name = _IN_PROCESS if self.runner == "in-process" else self.runner
+        name = _RUNNERS.get(self.runner, self.runner)
         options = PipelineOptions(list(self.options), save_main_session=False)
         return beam.Pipeline(runner=create_runner(name), options=options)

@@ -10,7 +10,7 @@ both without a word.
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -26,10 +26,15 @@ log = logging.getLogger(__name__)
 
 
 class Processed(NamedTuple):
-    """What became of a batch: kept rows in the dataset's columns, the others as rejects."""
+    """What became of a batch: kept rows in the dataset's columns, the others as rejects.
+
+    `funnel` is given where rows stay in the dataset although they count as dropped, or where a
+    row that is kept gives several; it counts the rows that came in.
+    """
 
     kept: pa.RecordBatch
     rejects: pa.RecordBatch
+    funnel: Funnel | None = None
 
 
 class Processor(Protocol):
@@ -53,6 +58,9 @@ class ShardStage:
         batch_rows: rows handed to the processor at once (16,000 for text, 32-128 for images).
         read: how to read an input shard as record batches; Parquet unless said otherwise.
         writer_options: further options of the Parquet writer.
+        content_columns: columns that `Finished.content` covers, where the files hold others (times)
+            that differ between equal runs; the files' bytes unless said otherwise.
+        summarise: figures for the marker, from the URLs of the finished parts.
     """
 
     dataset: str
@@ -64,6 +72,15 @@ class ShardStage:
     batch_rows: int = 4096
     read: Callable[[str, int], Iterable[pa.RecordBatch]] | None = None
     writer_options: tuple[tuple[str, Any], ...] = ()
+    content_columns: tuple[str, ...] = ()
+    summarise: Callable[[list[str]], Mapping[str, Any]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # pyarrow's own pickle forgets that the values of a fixed-size list are not null.
+        return vars(self) | {"schema": self.schema.serialize().to_pybytes()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, schema=pa.ipc.read_schema(pa.py_buffer(state["schema"])))
 
     def run(self, inputs: Sequence[str], engine: Engine, **details: Any) -> Finished:
         """Process every input shard and write the success marker.
@@ -109,22 +126,31 @@ class ShardStage:
                 result = processor(batch)
                 reasons = result.rejects.column("reason").to_pylist()
                 counts = {r: reasons.count(r) for r in sorted(set(reasons))}
-                step = Funnel(batch.num_rows, result.kept.num_rows, counts)
+                step = result.funnel or Funnel(batch.num_rows, result.kept.num_rows, counts)
                 step.check(shard)
+                if step.rows_in != batch.num_rows:
+                    raise ledger.LedgerError(
+                        f"{shard}: {batch.num_rows} rows read, but {step.rows_in} accounted for"
+                    )
                 funnel = funnel + step
                 rejects.append(result.rejects)
                 yield result.kept
 
+        # An older receipt must not vouch for the bytes that are about to replace its own.
+        storage.remove(self._receipt_url(index))
         name = _part(index)
         options = dict(self.writer_options)
         written = parquet.write(join(self.output, name), kept(), self.schema, **options)
         dropped = parquet.write(join(self.rejects, name), rejects, schemas.REJECTS)
+        content = written.sha256
+        if self.content_columns:
+            content = parquet.column_hash(join(self.output, name), self.content_columns)
         storage.write_json(
             self._receipt_url(index),
             {
                 "fingerprint": self.fingerprint,
                 "funnel": dataclasses.asdict(funnel),
-                "files": {name: dataclasses.asdict(written)},
+                "files": {name: dataclasses.asdict(written) | {"content": content}},
                 "rejects": dataclasses.asdict(dropped),
             },
         )
@@ -152,10 +178,16 @@ class ShardStage:
             for url in storage.list_files(directory, ".parquet"):
                 if url.rsplit("/", 1)[1] not in files:
                     storage.remove(url)
+        receipts = {self._receipt_url(index) for index in range(shards)}
+        for url in storage.list_files(join(self.output, _RECEIPTS), ".json"):
+            if url not in receipts:
+                storage.remove(url)
+        if self.summarise is not None:
+            details = details | dict(self.summarise([join(self.output, n) for n in sorted(files)]))
         finished = Finished(
             dataset=self.dataset,
             fingerprint=self.fingerprint,
-            content=ledger.content_hash({name: f["sha256"] for name, f in files.items()}),
+            content=ledger.content_hash({name: f["content"] for name, f in files.items()}),
             rows=sum(f["rows"] for f in files.values()),
             bytes=sum(f["bytes"] for f in files.values()),
             funnel=funnel,

@@ -1,0 +1,78 @@
+"""Jobs and schedules. One job never mixes batches with training, which has none.
+
+A job over both would train again for every batch.
+"""
+
+import dagster as dg
+
+from assets.crawl import fetched_pairs, image_text_candidates
+from assets.curate import curated_pairs
+from assets.dedupe import coco_hash_index, deduped_pairs
+from assets.encode import bpe_tokenizer, token_grids
+from assets.lib.partitions import crawl_batches
+from assets.publish import token_dataset
+from assets.train import dalle, dvae
+from assets.validate import evaluation, samples
+
+_COLLECTED = (image_text_candidates, fetched_pairs, curated_pairs, deduped_pairs)
+
+build_reference = dg.define_asset_job(
+    "build_reference",
+    dg.AssetSelection.assets(coco_hash_index),
+    description="Hash the reference images; once, and again when they change.",
+)
+collect_pairs = dg.define_asset_job(
+    "collect_pairs",
+    dg.AssetSelection.assets(*_COLLECTED),
+    partitions_def=crawl_batches,
+    description="One crawl batch, from its sources to pairs without copies.",
+)
+train_dvae = dg.define_asset_job(
+    "train_dvae",
+    dg.AssetSelection.assets(bpe_tokenizer, dvae),
+    tags={"dalle/model": "dvae"},
+    description="The tokenizer and the dVAE, on every finished batch.",
+)
+encode_pairs = dg.define_asset_job(
+    "encode_pairs",
+    dg.AssetSelection.assets(token_grids),
+    partitions_def=crawl_batches,
+    description="One crawl batch to tokens, with the current tokenizer and dVAE.",
+)
+build_dataset = dg.define_asset_job(
+    "build_dataset",
+    dg.AssetSelection.assets(*_COLLECTED, token_grids),
+    partitions_def=crawl_batches,
+    description="A further crawl batch, all the way to tokens; then publish_dataset.",
+)
+publish_dataset = dg.define_asset_job(
+    "publish_dataset",
+    dg.AssetSelection.assets(token_dataset),
+    description="A new immutable version of the token dataset, over every finished batch.",
+)
+train_dalle = dg.define_asset_job(
+    "train_dalle",
+    dg.AssetSelection.assets(dalle, samples, evaluation),
+    tags={"dalle/model": "dalle"},
+    description="The transformer on the current dataset, then samples and evaluation.",
+)
+
+# Off until somebody turns it on: training costs money.
+weekly = dg.ScheduleDefinition(
+    name="weekly_retrain",
+    job=train_dalle,
+    cron_schedule="0 3 * * 0",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Sunday, 03:00 UTC.",
+)
+
+JOBS = [
+    build_reference,
+    collect_pairs,
+    train_dvae,
+    encode_pairs,
+    build_dataset,
+    publish_dataset,
+    train_dalle,
+]
+SCHEDULES = [weekly]

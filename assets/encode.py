@@ -1,0 +1,81 @@
+"""encode: pairs to byte-pair ids and image codes."""
+
+import functools
+
+import dagster as dg
+import pyarrow as pa
+
+from assets.dedupe import deduped_pairs
+from assets.lib import report
+from assets.lib.contract_checks import contract_check, kept_in, ledger_check
+from assets.lib.partitions import all_finished_batches, crawl_batches, registered_batch
+from assets.lib.settings import Settings
+from pipelines import schemas
+
+GROUP = "encode"
+CODE_VERSION = "1"
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"tokenizers"},
+    owners=["team:data"],
+    deps=[deduped_pairs],
+    code_version=CODE_VERSION,
+)
+def bpe_tokenizer(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
+    """Byte-level BPE over the lower-cased captions of every finished batch."""
+    from pipelines.encode.bpe import train_tokenizer
+
+    layout = settings.layout
+    batches = all_finished_batches(layout, "deduped_pairs")
+    context.log.info("captions of %d batches", len(batches))
+    finished = train_tokenizer(batches, layout, settings.stages().bpe)
+    return report.materialized(finished, layout.tokenizer)
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"beam", "torch", "parquet"},
+    owners=["team:data"],
+    partitions_def=crawl_batches,
+    # Named by its key: the model's asset is downstream of this stage's tokenizer.
+    deps=[deduped_pairs, bpe_tokenizer, dg.AssetKey("dvae")],
+    code_version=CODE_VERSION,
+    metadata=report.definition_metadata(schemas.DATASETS["token_grids"]),
+    pool="gpu",
+)
+def token_grids(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
+    """One row for each pair and crop: byte-pair ids and the dVAE's codes."""
+    from training.image_tokenizer import image_tokenizer_info, load_image_tokenizer
+
+    from pipelines.encode.transform import encode_pairs
+
+    batch, stages = registered_batch(context, settings), settings.stages()
+    model = settings.layout.model("dvae")
+    info = image_tokenizer_info(model)
+    finished = encode_pairs(
+        batch,
+        settings.layout,
+        stages.bpe,
+        stages.encode,
+        functools.partial(load_image_tokenizer, model),
+        info.sha256,
+        info.grid,
+        stages.engine,
+        image_size=info.image_size,
+        image_vocabulary=info.vocabulary,
+    )
+    return report.materialized(finished, settings.layout.dataset(finished.dataset, batch))
+
+
+def token_schema(settings: Settings) -> pa.Schema:
+    """The contract of token rows under the recipe's grid."""
+    return schemas.token_grids(settings.training_recipe().dvae.grid)
+
+
+CHECKS = [
+    contract_check(token_grids, token_schema, "token_grids"),
+    ledger_check(token_grids, "token_grids", schemas.Stage.ENCODE, kept_in("deduped_pairs")),
+]
+ASSETS = [bpe_tokenizer, token_grids]

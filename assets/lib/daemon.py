@@ -1,0 +1,81 @@
+"""The Dagster daemon, as a child of whoever needs it."""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import psutil
+
+from assets.lib.children import child
+from assets.lib.home import UserError
+
+_PATIENCE_SECONDS = 15.0
+_START_SECONDS = 120.0
+
+
+def is_running(home: Path) -> bool:
+    """Whether a daemon of this instance runs on this machine.
+
+    Heartbeats in the instance outlive a killed daemon by minutes, so processes are asked.
+    """
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if any("dagster-daemon" in w or w == "dagster._daemon" for w in words) and "run" in words:
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("DAGSTER_HOME") == str(home):
+                    return True
+    return False
+
+
+@contextlib.contextmanager
+def running(instance: dg.DagsterInstance, home: Path, log: Path) -> Iterator[None]:
+    """Run a daemon while the block runs, unless one of this instance is there already.
+
+    Args:
+        instance: the instance of `home`; heartbeats are read from it.
+        home: DAGSTER_HOME.
+        log: file for the daemon's output.
+
+    Raises:
+        UserError: if the daemon ends or does not report within two minutes.
+    """
+    if is_running(home):
+        yield
+        return
+    abandon_runs(instance)
+    argv = [sys.executable, "-m", "dagster._daemon", "run", "-w", "workspace.yaml"]
+    with open(log, "ab") as output, child(argv, _PATIENCE_SECONDS, output) as process:
+        _wait_for_heartbeat(instance, process, log)
+        yield
+
+
+def abandon_runs(instance: dg.DagsterInstance) -> None:
+    """Close runs that a killed daemon left open: nobody works on them, and they hold limits."""
+    open_statuses = [
+        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ]
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=open_statuses)):
+        instance.report_run_canceled(run, "its daemon is gone")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def _wait_for_heartbeat(
+    instance: dg.DagsterInstance, process: "subprocess.Popen[bytes]", log: Path
+) -> None:
+    started = time.time()
+    while time.time() - started < _START_SECONDS:
+        if process.poll() is not None:
+            raise UserError(f"the Dagster daemon ended at its start; {log} says why")
+        beats = instance.get_daemon_heartbeats().values()
+        if any(beat.timestamp >= started for beat in beats):
+            return
+        time.sleep(0.2)
+    raise UserError(f"the Dagster daemon gave no sign of life in two minutes; see {log}")

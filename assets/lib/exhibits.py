@@ -1,0 +1,166 @@
+"""Small pictures for asset pages: contact sheets and plots as inline images.
+
+Metadata lives in Dagster's event log, which every page load reads, so an asset's pictures stay
+below `LIMIT_BYTES` together.
+"""
+
+import base64
+import io
+import itertools
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pyarrow as pa
+
+from pipelines import parquet, storage
+from pipelines.layout import join
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+LIMIT_BYTES = 150_000
+_CELL = 72
+_LABEL = 22
+_QUALITIES = (85, 70, 50, 30)
+# A batch may drop most of its rows; the first ones tell enough.
+_ROWS_LOOKED_AT = 20_000
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """One picture (encoded, as in the datasets) and the words below it."""
+
+    image: bytes
+    caption: str
+
+
+def contact_sheet(pictures: Sequence[Captioned], columns: int = 8) -> bytes:
+    """Pictures with their captions in a grid, as PNG; unreadable ones are grey."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    columns = max(1, min(columns, len(pictures)))
+    rows = -(-len(pictures) // columns)
+    step_x, step_y = _CELL + 6, _CELL + _LABEL + 6
+    sheet = Image.new("RGB", (columns * step_x + 6, rows * step_y + 6), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=8)
+    for index, picture in enumerate(pictures):
+        x, y = 6 + index % columns * step_x, 6 + index // columns * step_y
+        sheet.paste(_thumbnail(picture.image), (x, y))
+        for line, text in enumerate(_wrapped(picture.caption)):
+            draw.text((x, y + _CELL + 1 + 10 * line), text, fill="black", font=font)
+    return _png(sheet)
+
+
+def inline(name: str, picture: bytes, limit: int = LIMIT_BYTES) -> dg.MarkdownMetadataValue:
+    """A picture as Markdown with the data inside, shrunk until it fits `limit` bytes."""
+    from PIL import Image
+
+    data, kind = picture, "png"
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    attempts = iter(_QUALITIES)
+    while len(data) * 4 / 3 > limit:
+        quality = next(attempts, None)
+        if quality is None:
+            image = image.resize((max(1, image.width * 2 // 3), max(1, image.height * 2 // 3)))
+            attempts = iter(_QUALITIES)
+            continue
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", quality=quality)
+        data, kind = stream.getvalue(), "jpeg"
+    encoded = base64.b64encode(data).decode()
+    return dg.MetadataValue.md(f"![{name}](data:image/{kind};base64,{encoded})")
+
+
+def dataset_sheet(directory: str, count: int = 32) -> dict[str, dg.MarkdownMetadataValue]:
+    """Metadata with the first `count` kept pictures of a dataset."""
+    rows = itertools.islice(_rows(directory, ["image", "caption"]), count)
+    shown = [Captioned(row["image"], row["caption"]) for row in rows]
+    return {"kept": inline("kept", contact_sheet(shown), 90_000)} if shown else {}
+
+
+def reject_sheets(
+    directory: str, each: int = 8, reasons: int = 8
+) -> dict[str, dg.MarkdownMetadataValue]:
+    """Metadata with one sheet: up to `each` pictures a reason, for the first `reasons`."""
+    by_reason: dict[str, list[Captioned]] = {}
+    rows = _rows(directory, ["reason", "caption_raw", "image"])
+    for row in itertools.islice(rows, _ROWS_LOOKED_AT):
+        shown = by_reason.setdefault(row["reason"], [])
+        if row["image"] is not None and len(shown) < each:
+            shown.append(Captioned(row["image"], f"{row['reason']}: {row['caption_raw'] or ''}"))
+    pictured = [shown for _, shown in sorted(by_reason.items()) if shown][:reasons]
+    flat = [picture for shown in pictured for picture in shown]
+    return {"dropped": inline("dropped", contact_sheet(flat, each), 60_000)} if flat else {}
+
+
+def side_by_side(pairs: Iterable[tuple[Captioned, Captioned]]) -> bytes:
+    """Two pictures to a place, left and right, four pairs to a row."""
+    return contact_sheet([picture for pair in pairs for picture in pair], columns=8)
+
+
+def caught_copies(
+    rejects: str, references: str, count: int = 32
+) -> dict[str, dg.MarkdownMetadataValue]:
+    """Metadata with dropped reference copies, each beside the reference it copies.
+
+    Args:
+        rejects: directory of what the dedupe stage dropped.
+        references: directory of the reference images, which the rejects name.
+        count: pairs shown.
+    """
+    pairs = list(itertools.islice(copy_pairs(rejects, references), count))
+    return {"caught": inline("caught", side_by_side(pairs), 60_000)} if pairs else {}
+
+
+def copy_pairs(rejects: str, references: str) -> Iterator[tuple[Captioned, Captioned]]:
+    """Each dropped reference copy and the reference that it copies."""
+    from pipelines.dedupe.transform import Reason, match_of
+
+    for row in _rows(rejects, ["reason", "detail", "caption_raw", "image"]):
+        if row["reason"] == Reason.REFERENCE_COPY and row["image"] is not None:
+            match = match_of(row["detail"])
+            original = storage.read_bytes(join(references, match.reference))
+            yield (
+                Captioned(row["image"], f"copy: {row['caption_raw'] or ''}"),
+                Captioned(original, f"reference, {match.distance} of 256 bits"),
+            )
+
+
+def pictures(files: Mapping[str, str]) -> dict[str, dg.MarkdownMetadataValue]:
+    """Metadata with PNG files that a program wrote; a missing one is left out."""
+    found = {name: url for name, url in files.items() if storage.exists(url)}
+    limit = LIMIT_BYTES // max(1, len(found))
+    return {name: inline(name, storage.read_bytes(url), limit) for name, url in found.items()}
+
+
+def _rows(directory: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+    for url in storage.list_files(directory, ".parquet"):
+        for batch in parquet.read_batches(url, columns=columns, rows=64):
+            yield from pa.Table.from_batches([batch]).to_pylist()
+
+
+def _thumbnail(data: bytes) -> "PILImage.Image":
+    from PIL import Image
+
+    cell = Image.new("RGB", (_CELL, _CELL), (238, 238, 238))
+    try:
+        picture = Image.open(io.BytesIO(data)).convert("RGBA")
+    except (OSError, ValueError):
+        return cell
+    picture.thumbnail((_CELL, _CELL))
+    place = ((_CELL - picture.width) // 2, (_CELL - picture.height) // 2)
+    cell.paste(picture, place, picture)
+    return cell
+
+
+def _wrapped(caption: str, width: int = 16, lines: int = 2) -> list[str]:
+    return textwrap.wrap(caption, width, max_lines=lines, placeholder="..")
+
+
+def _png(image: "PILImage.Image") -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return stream.getvalue()

@@ -1,0 +1,57 @@
+"""What a trained model says on its asset page."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from pipelines import storage
+from pipelines.layout import join
+
+
+def final(directory: str, name: str) -> str:
+    """A file of a model's finished state."""
+    return join(directory, "final", name)
+
+
+def file_version(url: str) -> str:
+    """SHA-256 of a file, in 32 hex digits, read in pieces."""
+    fs, path = storage.filesystem(url)
+    with fs.open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+
+
+def figures(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A program's summary as metadata: numbers stay numbers, so that Dagster plots them."""
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, str | bool | int):
+            out[name] = value
+        elif isinstance(value, float):
+            # Dagster's event log is JSON, which has no NaN.
+            out[name] = value if math.isfinite(value) else str(value)
+        else:
+            out[name] = dg.MetadataValue.json(json.loads(json.dumps(value, default=str)))
+    return out
+
+
+def materialized_model(directory: str, extra: Mapping[str, Any]) -> dg.MaterializeResult:
+    """The materialisation of a finished model: the hash of its weights, its summary, pictures.
+
+    Raises:
+        dg.Failure: if training left no finished state.
+    """
+    if not storage.exists(final(directory, "_SUCCESS")):
+        raise dg.Failure(
+            description=f"Training ended without {final(directory, '_SUCCESS')}; launch again.",
+            allow_retries=False,
+        )
+    summary = storage.read_json(final(directory, "summary.json"))
+    version = file_version(final(directory, "model.safetensors"))
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(version),
+        metadata={"dagster/uri": directory} | figures(summary) | dict(extra),
+    )

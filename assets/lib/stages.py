@@ -1,0 +1,99 @@
+"""From the name of a recipe to the typed configuration of every data stage."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pipelines.runners import Engine
+
+if TYPE_CHECKING:
+    from pipelines.crawl.batches import CrawlBatch
+    from pipelines.crawl.config import CandidatesConfig, FetchConfig
+    from pipelines.curate.config import CurateConfig
+    from pipelines.dedupe.config import DedupeConfig
+    from pipelines.encode.config import BpeConfig, EncodeConfig
+    from pipelines.publish.config import PublishConfig
+    from training.config import Recipe
+
+DEMO = "demo"
+_LOOPBACK_NETWORK = "127.0.0.0/8"
+_LOOPBACK_CONTACT = "operator@localhost"
+_LOOPBACK_MAX_BYTES = 1_000_000
+# A fixed crop needs a little more than the model's side: arXiv 2102.12092, Listing 1 resizes the
+# shorter side to 9/8 of it before it crops at random.
+_SIDE_MARGIN = 9 / 8
+_DEMO_LICENCE = "Twemoji artwork by Twitter, Inc. and other contributors, CC-BY 4.0."
+
+
+@dataclass(frozen=True)
+class StageConfigs:
+    """Configuration of the stages behind the crawl, and the Beam engine of all of them."""
+
+    curate: "CurateConfig"
+    dedupe: "DedupeConfig"
+    bpe: "BpeConfig"
+    encode: "EncodeConfig"
+    publish: "PublishConfig"
+    engine: Engine
+
+
+def stage_configs(recipe: "Recipe") -> StageConfigs:
+    """The stages' defaults, bent to the recipe's image and text sizes.
+
+    The demonstration's pictures are 72 pixels wide and small files, so its rules ask for less.
+    """
+    from pipelines.curate.config import CurateConfig
+    from pipelines.dedupe.config import DedupeConfig
+    from pipelines.encode.config import BpeConfig, EncodeConfig
+    from pipelines.publish.config import PublishConfig
+
+    demo = recipe.name == DEMO
+    side = max(8, round(recipe.dvae.image_size * _SIDE_MARGIN))
+    if demo:
+        curate = CurateConfig(min_side=32, min_bytes=200, short_side=side, encoding="png")
+        publish = PublishConfig(title="Emoji tokens", licences=_DEMO_LICENCE)
+    else:
+        curate, publish = CurateConfig(short_side=side), PublishConfig()
+    return StageConfigs(
+        curate=curate,
+        dedupe=DedupeConfig(),
+        bpe=BpeConfig(vocabulary=recipe.text.vocabulary, max_length=recipe.text.length),
+        encode=EncodeConfig(),
+        publish=publish,
+        engine=Engine(),
+    )
+
+
+def crawl_configs(batch: "CrawlBatch", contact: str) -> tuple["CandidatesConfig", "FetchConfig"]:
+    """How a batch is crawled.
+
+    A batch whose every source is a web server on this machine (the demonstration's) may fetch
+    from it, and without a delay; any other batch may not reach private networks, and must say
+    whom a site's owner can write to.
+
+    Raises:
+        ValueError: if that is missing.
+    """
+    from pipelines.crawl.config import CandidatesConfig, FetchConfig, HttpConfig
+
+    paths = [path for source in batch.sources for path in source.paths]
+    if all(_is_loopback(path) for path in paths):
+        http = HttpConfig(
+            contact=contact or _LOOPBACK_CONTACT,
+            max_bytes=_LOOPBACK_MAX_BYTES,
+            host_delay_s=0.0,
+            allow_networks=(_LOOPBACK_NETWORK,),
+        )
+    elif contact:
+        http = HttpConfig(contact=contact)
+    else:
+        raise ValueError(
+            "the crawler must say whom a site's owner can write to; set DALLE_CRAWL_CONTACT to "
+            "an e-mail address or URL of yours"
+        )
+    return CandidatesConfig(http=http), FetchConfig(http=http)
+
+
+def _is_loopback(path: str) -> bool:
+    parts = urlsplit(path)
+    return parts.scheme in ("http", "https") and parts.hostname in ("127.0.0.1", "localhost")

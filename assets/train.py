@@ -1,0 +1,72 @@
+"""train: the dVAE on pairs, the transformer on a published manifest."""
+
+import dagster as dg
+
+from assets.dedupe import deduped_pairs
+from assets.lib import exhibits, model_checks, trainer
+from assets.lib.models import materialized_model
+from assets.lib.partitions import all_finished_batches
+from assets.lib.settings import Settings
+from assets.lib.trainer import TrainingProgram
+from assets.publish import current_version, token_dataset
+from pipelines.layout import join
+
+GROUP = "train"
+CODE_VERSION = "1"
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"torch", "torchrun"},
+    owners=["team:models"],
+    deps=[deduped_pairs],
+    code_version=CODE_VERSION,
+    pool="gpu",
+)
+def dvae(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
+    """Stage one: the discrete VAE, trained on the images of every finished batch."""
+    layout = settings.layout
+    output = layout.model("dvae")
+    batches = all_finished_batches(layout, "deduped_pairs")
+    pairs = [word for b in batches for word in ("--pairs", layout.dataset("deduped_pairs", b))]
+    program = TrainingProgram(
+        "training.train_dvae",
+        ("--recipe", settings.recipe, *pairs, "--output", output, *settings.updates()),
+        settings.processes,
+    )
+    trainer.run(context, program)
+    files = {name: join(output, f"{name}.png") for name in ("reconstructions", "curves")}
+    return materialized_model(output, exhibits.pictures(files))
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"torch", "torchrun"},
+    owners=["team:models"],
+    deps=[token_dataset],
+    code_version=CODE_VERSION,
+    pool="gpu",
+)
+def dalle(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
+    """Stage two: the transformer, trained on the current version of the token dataset."""
+    output = settings.layout.model("dalle")
+    version = current_version(settings)
+    program = TrainingProgram(
+        "training.train_dalle",
+        (
+            *("--recipe", settings.recipe, "--dataset", version, "--output", output),
+            *settings.updates(),
+        ),
+        settings.processes,
+    )
+    trainer.run(context, program)
+    files = {"curves": join(output, "curves.png")}
+    return materialized_model(output, exhibits.pictures(files) | {"dataset": version})
+
+
+CHECKS = [
+    model_checks.weights_finite(dvae, "dvae"),
+    model_checks.weights_finite(dalle, "dalle"),
+    model_checks.codebook_alive(dvae),
+]
+ASSETS = [dvae, dalle]

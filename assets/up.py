@@ -1,0 +1,70 @@
+"""The web UI, the daemon and the demonstration's web, until Ctrl-C: `python -m assets.up`."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+
+from assets.lib import daemon
+from assets.lib.children import child
+from assets.lib.home import UserError, dagster_home, require_port, require_python
+from assets.lib.settings import demo_directory
+
+_PORT = 3000
+_DEMO_PORT = 8765
+_PATIENCE_SECONDS = 10.0
+
+
+def main() -> int:
+    """Serve until SIGINT or SIGTERM."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        return _serve()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped")
+        return 0
+
+
+def _serve() -> int:
+    home = dagster_home()
+    require_python()
+    port = int(os.environ.get("DALLE_PORT") or _PORT)
+    require_port(port, "DALLE_PORT")
+    with contextlib.ExitStack() as stack:
+        instance = stack.enter_context(dg.DagsterInstance.get())
+        web = demo_directory() / "web"
+        if (web / "truth.json").exists():
+            _serve_small_web(stack, web)
+        log = home / "daemon.log"
+        stack.enter_context(daemon.running(instance, home, log))
+        argv = [sys.executable, "-m", "dagster_webserver", "-w", "workspace.yaml"]
+        process = stack.enter_context(child([*argv, "-p", str(port)], _PATIENCE_SECONDS))
+        print(f"Dagster UI: http://127.0.0.1:{port} (daemon log: {log}); Ctrl-C stops all")
+        while process.poll() is None:
+            time.sleep(0.5)
+    raise UserError("the web server ended; its output above says why")
+
+
+def _serve_small_web(stack: contextlib.ExitStack, web: Path) -> None:
+    """Serve the demonstration's web, so that its batch can be materialised from the UI too."""
+    from pipelines.demo.server import DemoServer
+
+    port = int(os.environ.get("DALLE_DEMO_PORT") or _DEMO_PORT)
+    require_port(port, "DALLE_DEMO_PORT")
+    server = stack.enter_context(DemoServer(str(web), port))
+    print(f"the demonstration's web: {server.url}")
+
+
+def _as_interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

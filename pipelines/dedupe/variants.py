@@ -1,0 +1,71 @@
+"""Which parts of a picture are hashed, so that a copy is found after it was changed.
+
+A plain perceptual hash finds neither mirrored nor cropped copies. The index therefore holds
+several crops of each reference, each also mirrored, and a query is asked twice: as it is, and
+without the plain border that somebody may have put around it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+MIRROR_SUFFIX = "_mirrored"
+# Grey levels by which a plain border may vary; JPEG at quality 30 stays within.
+_BORDER_TOLERANCE = 12
+# Less than this share of a side left means that the picture, not a border, was plain.
+_LEAST_LEFT = 0.3
+
+
+def crops(image: Image.Image, percents: Sequence[int]) -> dict[str, Image.Image]:
+    """The parts of a reference that are hashed, by name.
+
+    Args:
+        image: the reference.
+        percents: how much of each side a centred crop removes, both edges together.
+
+    Returns:
+        `full`, `centre` (the centred square), `crop_<percent>` for each of `percents`, and
+        `trimmed` if it has a plain border: an added one is trimmed together with its own.
+    """
+    width, height = image.size
+    side = min(width, height)
+    parts = {"full": image, "centre": centred(image, side, side)}
+    for percent in percents:
+        left = 1 - percent / 100
+        parts[f"crop_{percent}"] = centred(image, round(width * left), round(height * left))
+    trimmed = trim_border(image)
+    if trimmed is not image:
+        parts["trimmed"] = trimmed
+    return parts
+
+
+def trim_border(image: Image.Image) -> Image.Image:
+    """Cut off the plain border, each side in its own colour; the same image if there is none."""
+    grey = np.asarray(image.convert("L")).astype(np.int16)
+    top, bottom = _plain_edge(grey), _plain_edge(grey[::-1])
+    left, right = _plain_edge(grey.T), _plain_edge(grey.T[::-1])
+    height, width = grey.shape
+    kept_width, kept_height = width - left - right, height - top - bottom
+    if (kept_width, kept_height) == (width, height):
+        return image
+    if kept_width < width * _LEAST_LEFT or kept_height < height * _LEAST_LEFT:
+        return image
+    return image.crop((left, top, width - right, height - bottom))
+
+
+def _plain_edge(grey: np.ndarray) -> int:
+    """Number of leading rows of one grey level, within the tolerance."""
+    level = np.median(grey[0])
+    # Most pictures have no border: the first row alone answers for them.
+    if (np.abs(grey[0] - level) > _BORDER_TOLERANCE).any():
+        return 0
+    differs = (np.abs(grey - level) > _BORDER_TOLERANCE).any(axis=1)
+    return int(differs.argmax()) if differs.any() else len(grey)
+
+
+def centred(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The central part of an image, `width` x `height` pixels or at least one."""
+    width, height = max(width, 1), max(height, 1)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))

@@ -1,0 +1,230 @@
+import gzip
+import socket
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from pipelines.crawl.http_connect import is_allowed
+from pipelines.crawl.http_fetch import HttpClient, sniff_image
+from pipelines.crawl.outcomes import Outcome
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
+
+
+def get(config, url):
+    return HttpClient(config).get(url, sniff_image, Outcome.NOT_AN_IMAGE)
+
+
+def test_the_bytes_come_as_they_are(site, http_config):
+    got = get(http_config, site.serve("/a.png", PNG))
+    assert (got.outcome, got.body, got.mime, got.status, got.attempts) == (
+        Outcome.OK, PNG, "image/png", 200, 1,
+    )  # fmt: skip
+    assert site.asked == ["/robots.txt", "/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("head", "mime"),
+    [
+        (b"\xff\xd8\xff\xe0", "image/jpeg"),
+        (b"GIF89a", "image/gif"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "image/webp"),
+        (b"RIFF\0\0\0\0WAVE", None),
+        (b"<svg xmlns", None),
+        (b"", None),
+    ],
+)
+def test_types_by_first_bytes(head, mime):
+    assert sniff_image(head) == mime
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "asked"),
+    [
+        (404, Outcome.NOT_FOUND, 1),
+        (410, Outcome.NOT_FOUND, 1),
+        (403, Outcome.HTTP_4XX, 1),
+        (429, Outcome.THROTTLED, 2),
+        (503, Outcome.HTTP_5XX, 2),
+    ],
+)
+def test_statuses_and_retries(site, http_config, status, outcome, asked):
+    got = get(http_config, site.serve("/a.png", b"", status))
+    assert (got.outcome, got.status, got.attempts) == (outcome, status, asked)
+    assert site.asked.count("/a.png") == asked
+    assert got.outcome.retryable == (asked == 2)
+
+
+def test_html_behind_an_image_address_is_refused(site, http_config):
+    got = get(http_config, site.serve("/a.png", b"<!doctype html>" * 9, Content_Type="image/png"))
+    assert got.outcome is Outcome.NOT_AN_IMAGE
+    assert got.body is None
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_over_the_limit_is_not_read_to_its_end(site, http_config, declared):
+    sent = 0
+
+    def reply(handler):
+        nonlocal sent
+        handler.send_response(200)
+        if declared:
+            handler.send_header("Content-Length", "900000000")
+        handler.end_headers()
+        for _ in range(9000):
+            sent += handler.wfile.write(PNG + bytes(100_000))
+
+    site.replies["/big.png"] = reply
+    got = get(http_config, f"{site.url}/big.png")
+    assert got.outcome is Outcome.TOO_LARGE
+    assert sent < 50_000_000
+
+
+def test_a_gzip_bomb_stops_at_the_limit(site, http_config):
+    bomb = gzip.compress(PNG + bytes(50_000_000))
+    got = get(http_config, site.serve("/b.png", bomb, Content_Encoding="gzip"))
+    assert got.outcome is Outcome.TOO_LARGE
+    fine = gzip.compress(PNG)
+    assert get(http_config, site.serve("/c.png", fine, Content_Encoding="gzip")).body == PNG
+
+
+def test_a_short_body_is_no_image(site, http_config):
+    got = get(http_config, site.serve("/a.png", PNG, Content_Length="5000"))
+    assert got.outcome is Outcome.BAD_RESPONSE
+
+
+@pytest.mark.parametrize("where", ["head", "body"])
+def test_a_slow_drip_ends_at_the_deadline(site, http_config, where):
+    def reply(handler):
+        drip = b"HTTP/1.1 200 OK\r\n" if where == "head" else b"HTTP/1.1 200 OK\r\n\r\n" + PNG
+        handler.wfile.write(drip)
+        for _ in range(40):
+            handler.wfile.write(b"X")
+            time.sleep(0.1)
+
+    site.replies["/slow.png"] = reply
+    config = replace(http_config, deadline_s=0.5, retries=0)
+    start = time.monotonic()
+    got = get(config, f"{site.url}/slow.png")
+    assert got.outcome is Outcome.TIMEOUT
+    assert time.monotonic() - start < 1.5
+
+
+def test_redirects_are_followed_and_counted(site, http_config):
+    site.serve("/0.png", PNG)
+    for i in range(1, 8):
+        site.serve(f"/{i}.png", b"", 302, Location=f"/{i - 1}.png")
+    followed = get(http_config, f"{site.url}/5.png")
+    assert (followed.outcome, followed.url) == (Outcome.OK, f"{site.url}/0.png")
+    assert get(http_config, f"{site.url}/6.png").outcome is Outcome.TOO_MANY_REDIRECTS
+
+
+@pytest.mark.parametrize(
+    ("target", "outcome"),
+    [
+        ("http://10.0.0.1/a.png", Outcome.UNSAFE_ADDRESS),
+        ("http://169.254.169.254/latest/", Outcome.UNSAFE_ADDRESS),
+        ("http://[::ffff:127.0.0.1]/a.png", Outcome.UNSAFE_ADDRESS),
+        ("file:///etc/passwd", Outcome.INVALID_URL),
+        ("ftp://127.0.0.1/a.png", Outcome.INVALID_URL),
+    ],
+)
+def test_redirects_out_of_bounds(site, http_config, target, outcome):
+    got = get(http_config, site.serve("/a.png", b"", 301, Location=target))
+    # robots.txt of the other host is asked for first, and is refused for the same reason.
+    assert got.outcome in (outcome, Outcome.ROBOTS_UNREACHABLE)
+    assert got.body is None
+    assert "unsafe" in str(got.detail) or got.outcome is outcome
+
+
+def test_loopback_is_refused_unless_allowed(site, http_config):
+    url = site.serve("/a.png", PNG)
+    assert get(replace(http_config, allow_networks=()), url).body is None
+    assert site.asked == []
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("100.64.0.1", False),
+        ("169.254.169.254", False),
+        ("224.0.0.1", False),
+        ("0.0.0.0", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("fc00::1", False),
+        ("::ffff:8.8.8.8", False),
+        ("2002:7f00:1::", False),
+        ("64:ff9b::7f00:1", False),
+    ],
+)
+def test_addresses(address, allowed):
+    assert is_allowed(address, ()) is allowed
+
+
+def test_an_opt_out_leaves_the_body_unread(site, http_config):
+    site.serve("/robots.txt", b"User-agent: dalle-graph\nDisallow: /closed/\n")
+    site.serve("/closed/a.png", PNG)
+    forbidden = get(http_config, f"{site.url}/closed/a.png")
+    assert (forbidden.outcome, forbidden.attempts) == (Outcome.OPTED_OUT, 0)
+    assert forbidden.opt_out.signal == "robots_txt"
+    assert site.asked == ["/robots.txt"]
+    tagged = get(http_config, site.serve("/b.png", PNG, X_Robots_Tag="noindex, noimageai"))
+    assert (tagged.outcome, tagged.body) == (Outcome.OPTED_OUT, None)
+    assert tagged.opt_out == ("x_robots_tag", "noindex, noimageai")
+
+
+def test_a_redirect_into_a_closed_folder_is_not_followed(site, http_config):
+    site.serve("/robots.txt", b"User-agent: *\nDisallow: /closed/\n")
+    got = get(http_config, site.serve("/a.png", b"", 302, Location="/closed/a.png"))
+    assert got.outcome is Outcome.OPTED_OUT
+    assert "/closed/a.png" not in site.asked
+
+
+def test_a_broken_robots_file_means_no(site, http_config):
+    site.serve("/robots.txt", b"", 503)
+    got = get(http_config, site.serve("/a.png", PNG))
+    assert (got.outcome, got.outcome.retryable) == (Outcome.ROBOTS_UNREACHABLE, True)
+    assert "/a.png" not in site.asked
+
+
+def test_robots_is_asked_for_once_by_many_threads(site, http_config):
+    url = site.serve("/a.png", PNG)
+    client = HttpClient(http_config)
+    threads = [
+        threading.Thread(target=client.get, args=(url, sniff_image, Outcome.NOT_AN_IMAGE))
+        for _ in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert site.asked.count("/robots.txt") == 1
+    assert site.asked.count("/a.png") == 12
+
+
+def test_a_host_is_left_its_pause(site, http_config):
+    client = HttpClient(replace(http_config, host_delay_s=0.15))
+    url = site.serve("/a.png", PNG)
+    start = time.monotonic()
+    for _ in range(3):
+        assert client.get(url, sniff_image, Outcome.NOT_AN_IMAGE).outcome is Outcome.OK
+    assert time.monotonic() - start >= 0.45
+
+
+def test_nobody_there(http_config):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/a.png"
+        got = get(http_config, url)
+    assert got.outcome is Outcome.ROBOTS_UNREACHABLE
+    assert "connect" in got.detail
+    assert get(http_config, "http://127.0.0.1:99999/a.png").outcome is Outcome.INVALID_URL

@@ -1,0 +1,118 @@
+import pyarrow as pa
+import pytest
+
+from pipelines.curate.captions import caption_reasons, word_count
+from pipelines.curate.config import CurateConfig
+from pipelines.curate.language import Detected, load_detector, wrong_language
+from pipelines.curate.reasons import Reason
+
+CONFIG = CurateConfig()
+
+
+def reason(caption: str, config: CurateConfig = CONFIG) -> str | None:
+    # A neighbour on each side shows that rows do not leak into each other.
+    column = pa.array(["a dog runs home", caption, "a cat sleeps there"], pa.string())
+    before, found, after = caption_reasons(column, config).to_pylist()
+    assert before is None
+    assert after is None
+    return found
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "a dog runs on the beach",
+        "woman firefighter: medium-dark skin tone as an emoji",
+        "the cat and the dog and the bird and the fish",
+        "A dog on a beach, photographed on 3 May 2019",
+        "sunset over the harbour of Oslo in 1998",
+        "three of four players in image 12 of 40",
+        "犬が浜辺を走っている",
+    ],
+)
+def test_captions_that_say_something_are_kept(caption: str) -> None:
+    assert reason(caption) is None
+
+
+@pytest.mark.parametrize("caption", ["", "dog", "a dog", "a - dog", "犬だ", "x y"])
+def test_too_short(caption: str) -> None:
+    assert reason(caption) == Reason.CAPTION_TOO_SHORT
+
+
+def test_three_words_of_too_few_characters_are_too_short() -> None:
+    assert reason("a b c") is None
+    assert reason("a b c", CurateConfig(min_characters=6)) == Reason.CAPTION_TOO_SHORT
+
+
+def test_too_long() -> None:
+    words = [f"w{i}" for i in range(257)]
+    assert reason(" ".join(words)) == Reason.CAPTION_TOO_LONG
+    assert reason(" ".join(words[:256])) is None
+    assert reason("x" * 1000 + " y z" + "q" * 1000) == Reason.CAPTION_TOO_LONG
+
+
+@pytest.mark.parametrize(
+    "caption", ["sale sale sale", "Buy buy BUY now buy", "cat cat cat dog dog"]
+)
+def test_repetition(caption: str) -> None:
+    assert reason(caption) == Reason.CAPTION_REPETITIVE
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "photographed on 12 May 2019",
+        "Photographed on May 12th, 2019 at 10:30 am",
+        "photo taken on 2019-05-12",
+        "Picture taken 12/05/2019 10:30:11",
+        "Photo was taken on Sunday, 12 May 2019",
+        "Uploaded on the 3rd of March 2020",
+        "image captured in December 2011",
+        "Image 12 of 40",
+        "photo 3 / 17",
+        "picture number 3 out of 9",
+        "IMG_20190512_103011.jpg my photo",
+        "DSC_0042 from camera",
+        "see https://example.org/a-cat-on-a-mat.html",
+        "www.example.org for more",
+        "stock photo of cat",
+        "Click here to enlarge the image",
+        "all rights reserved 2019",
+        "no image available yet",
+        "P1010001.JPG",
+    ],
+)
+def test_boilerplate(caption: str) -> None:
+    assert reason(caption) == Reason.CAPTION_BOILERPLATE
+
+
+def test_words_are_counted_in_scripts_with_and_without_spaces() -> None:
+    captions = pa.array(["it's a dog", "犬と猫", "Hund – Katze", "10 dogs", "회색 고양이", ""])
+    assert word_count(captions).to_pylist() == [3, 3, 2, 2, 2, 0]
+
+
+def test_no_captions_give_no_reasons() -> None:
+    assert caption_reasons(pa.array([], pa.string()), CONFIG).to_pylist() == []
+
+
+@pytest.mark.parametrize("name", ["lid176", "cld3"])
+def test_detectors_tell_long_captions_apart(name: str) -> None:
+    captions = [
+        "A small brown dog is running along the sandy beach in the morning sun",
+        "Ein kleiner brauner Hund läuft am Morgen über den sonnigen Sandstrand",
+        "小さな茶色の犬が朝の浜辺を走っています",
+    ]
+    found = load_detector(name)(captions)
+    assert found.lang.to_pylist() == ["en", "de", "ja"]
+    assert all(0.5 < score <= 1 for score in found.score.to_pylist())
+
+
+def test_the_language_and_its_score_decide() -> None:
+    found = Detected(pa.array(["en", "en", "de"]), pa.array([0.9, 0.3, 0.9], pa.float32()))
+    config = CurateConfig(min_language_score=0.5)
+    assert wrong_language(found, config).to_pylist() == [None, Reason.LANGUAGE, Reason.LANGUAGE]
+
+
+def test_an_unknown_detector_is_refused() -> None:
+    with pytest.raises(ValueError, match="choose one of"):
+        load_detector("other")

@@ -1,0 +1,78 @@
+"""A Dagster home, a data root and a port of the tests' own, and the processes of it."""
+
+import contextlib
+import os
+import shutil
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One isolated deployment.
+
+    Attributes:
+        directory: holds everything; its path is in the command line or the environment of every
+            process of the deployment.
+        environment: for child processes.
+    """
+
+    directory: Path
+    environment: dict[str, str]
+
+    @property
+    def home(self) -> Path:
+        return self.directory / "home"
+
+    @property
+    def data(self) -> Path:
+        return self.directory / "demo" / "data"
+
+
+def make_site(directory: Path, updates: int) -> Site:
+    home = directory / "home"
+    home.mkdir(parents=True)
+    shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", home)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER_", "DALLE_"))}
+    environment |= {
+        "DAGSTER_HOME": str(home),
+        "DALLE_DEMO_DIRECTORY": str(directory / "demo"),
+        "DALLE_DEMO_PORT": str(port),
+        "DALLE_DEMO_LIMIT": "64",
+        "DALLE_MAX_UPDATES": str(updates),
+    }
+    return Site(directory, environment)
+
+
+def processes(directory: Path) -> list[psutil.Process]:
+    """Live processes, this one left out, that name `directory` in arguments or environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            named = any(str(directory) in word for word in process.cmdline())
+            home = process.environ().get("DAGSTER_HOME", "")
+            live = process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid()
+            if live and (named or home.startswith(str(directory))):
+                found.append(process)
+    return found
+
+
+def still_running(directory: Path, within: float) -> list[str]:
+    """Command lines of what still runs after so many seconds; empty as soon as nothing does."""
+    end = time.monotonic() + within
+    while (left := processes(directory)) and time.monotonic() < end:
+        time.sleep(0.2)
+    lines = []
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            lines.append(" ".join(process.cmdline()))
+    return lines

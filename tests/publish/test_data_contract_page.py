@@ -1,0 +1,50 @@
+import re
+from pathlib import Path
+
+import pytest
+from token_corpus import MeanColour, write_batch
+
+from pipelines import schemas_doc
+from pipelines.encode import bpe
+from pipelines.encode.config import BpeConfig, EncodeConfig
+from pipelines.encode.transform import encode_pairs
+from pipelines.layout import Layout
+from pipelines.publish.config import PublishConfig
+from pipelines.publish.dataset import publish
+from pipelines.runners import Engine
+
+PAGE = Path(__file__).parents[2] / "docs/data_contract.md"
+
+
+def test_the_column_tables_are_current() -> None:
+    page = PAGE.read_text()
+    assert page == schemas_doc.updated(page), (
+        "run: python -m pipelines.schemas_doc docs/data_contract.md"
+    )
+
+
+def test_a_page_without_markers_is_refused() -> None:
+    with pytest.raises(ValueError, match="the page needs the lines"):
+        schemas_doc.updated(f"{schemas_doc.END} {schemas_doc.BEGIN}")
+
+
+def test_the_readers_on_the_page_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(str(tmp_path / "demo/data"))
+    tokenizer, config = MeanColour(), BpeConfig(vocabulary=300)
+    write_batch(layout, "a", range(20))
+    bpe.train_tokenizer(["a"], layout, config)
+    encode_pairs(
+        "a", layout, config, EncodeConfig(), MeanColour, tokenizer.sha256, 4, Engine(),
+        image_size=32, image_vocabulary=64,
+    )  # fmt: skip
+    publish(["a"], layout, PublishConfig())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)
+    assert names["codes"].shape == (20, 4, 4)
+    assert names["codes"].dtype == "uint16"
+    assert names["metadata"].count_rows() == 20
+    assert names["wide"].column_names == ["uid", "url", "caption"]

@@ -1,0 +1,194 @@
+"""Every number of a run, as frozen dataclasses; `training.recipes` fills them in."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Byte-pair text (arXiv 2102.12092, section 2.2).
+
+    Attributes:
+        vocabulary: upper limit of BPE entries, padding not counted.
+        length: text positions in the transformer.
+        dropout: probability that a BPE merge is skipped in training.
+    """
+
+    vocabulary: int
+    length: int
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class DVAEConfig:
+    """Shape of the dVAE (arXiv 2102.12092, appendix A.1).
+
+    Attributes:
+        image_size: side of the square image in pixels.
+        hidden: width of the first encoder group; later groups are 2, 4, 8 times as wide.
+        blocks_per_group: residual blocks in each group.
+        groups: resolutions; the image shrinks by 2 between groups.
+        vocabulary: entries of the codebook.
+        decoder_init: width behind the decoder's 1x1 input convolution.
+    """
+
+    image_size: int = 256
+    hidden: int = 256
+    blocks_per_group: int = 2
+    groups: int = 4
+    vocabulary: int = 8192
+    decoder_init: int = 128
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.downsampling:
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of {self.downsampling}, "
+                f"which {self.groups} groups need"
+            )
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per code along one side."""
+        return 2 ** (self.groups - 1)
+
+    @property
+    def grid(self) -> int:
+        """Codes along one side."""
+        return self.image_size // self.downsampling
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """A cosine move from `start` to `end` over the first `updates` updates, then constant."""
+
+    start: float
+    end: float
+    updates: int
+
+
+@dataclass(frozen=True)
+class AdamWConfig:
+    """AdamW without its step size."""
+
+    beta1: float
+    beta2: float
+    weight_decay: float
+    epsilon: float = 1e-8
+
+
+@dataclass(frozen=True)
+class DVAETraining:
+    """How the dVAE is trained (arXiv 2102.12092, appendix A.2).
+
+    Attributes:
+        updates: optimiser steps.
+        batch: images per step over all processes.
+        step_size: of AdamW.
+        kl_weight: beta of the evidence lower bound, before the loss is scaled.
+        temperature: of the Gumbel-softmax relaxation.
+        resize: least and greatest side before the random crop, in units of image_size (Listing 1).
+        flip: whether images are mirrored at random.
+        ema: decay of the averaged weights, applied after every update.
+        least_perplexity: a codebook less used than this fails the run's check.
+    """
+
+    updates: int
+    batch: int
+    step_size: Cosine
+    kl_weight: Cosine
+    temperature: Cosine
+    adamw: AdamWConfig = AdamWConfig(0.9, 0.999, 1e-4)
+    resize: tuple[float, float] = (9 / 8, 12 / 8)
+    flip: bool = True
+    ema: float = 0.999
+    least_perplexity: float = 8.0
+    checkpoint_seconds: float = 600.0
+    report_every: int = 100
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Shape of the sparse transformer (arXiv 2102.12092, appendix B.1).
+
+    Attributes:
+        depth: attention layers; each is followed by an MLP.
+        heads: attention heads.
+        head_width: width of one head; the model's width is heads * head_width.
+        convolution_kernel: side of the causal convolution pattern of the last layer.
+    """
+
+    depth: int
+    heads: int
+    head_width: int = 64
+    convolution_kernel: int = 11
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream."""
+        return self.heads * self.head_width
+
+
+@dataclass(frozen=True)
+class DALLETraining:
+    """How the transformer is trained (arXiv 2102.12092, appendix B.2).
+
+    Attributes:
+        updates: optimiser steps.
+        batch: rows per step over all processes.
+        step_size: reached at the end of the warm-up.
+        warmup: updates of linear warm-up.
+        decay: `plateau` halves at plateaus of the training loss, at most `halvings` times;
+            `cosine` falls to step_size / 2**halvings at the last update.
+        clip: global gradient norm.
+        ema: decay of the averaged weights, applied every `ema_every` updates.
+    """
+
+    updates: int
+    batch: int
+    step_size: float = 4.5e-4
+    warmup: int = 5000
+    decay: str = "plateau"
+    halvings: int = 5
+    adamw: AdamWConfig = AdamWConfig(0.9, 0.96, 4.5e-2)
+    clip: float = 4.0
+    ema: float = 0.99
+    ema_every: int = 25
+    text_weight: float = 1 / 8
+    checkpoint_seconds: float = 600.0
+    report_every: int = 100
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Which pairs are kept out of training.
+
+    Attributes:
+        validation: share of pairs, chosen by uid.
+        held_out: regular expressions; a caption that one of them matches is never trained on,
+            so that its parts are known to the models and their combination is not.
+    """
+
+    validation: float
+    held_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One complete run of both stages."""
+
+    name: str
+    text: TextConfig
+    dvae: DVAEConfig
+    dvae_training: DVAETraining
+    transformer: TransformerConfig
+    dalle_training: DALLETraining
+    split: SplitConfig
+
+
+def to_json(config: Any) -> str:
+    """A dataclass as JSON with sorted keys, for checkpoints and fingerprints."""
+    return json.dumps(dataclasses.asdict(config), indent=1, sort_keys=True)

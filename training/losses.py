@@ -1,0 +1,47 @@
+"""The training objectives of both stages."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.models.dvae import images_to_input
+
+
+def logit_laplace_nll(maps: Tensor, images: Tensor) -> Tensor:
+    """Negative log-likelihood under the logit-Laplace density (appendix A.3, equation 2).
+
+    Args:
+        maps: mean and ln b, [B, 6, H, W].
+        images: uint8 [B, 3, H, W].
+
+    Returns:
+        Nats summed over pixels and channels, [B].
+    """
+    x = images_to_input(images)
+    mean, log_b = maps.chunk(2, dim=1)
+    nll = math.log(2) + log_b + torch.log(x * (1 - x))
+    nll = nll + (torch.logit(x) - mean).abs() * torch.exp(-log_b)
+    return nll.sum((1, 2, 3))
+
+
+def categorical_kl_to_uniform(logits: Tensor) -> Tensor:
+    """KL(softmax(logits) || uniform over V) summed over the grid; [B, V, h, w] to nats [B].
+
+    The posterior is untempered and without noise, also while the relaxation's temperature is
+    positive (openai/DALL-E, issue 26).
+    """
+    log_q = torch.log_softmax(logits, dim=1)
+    per_code = (log_q.exp() * log_q).sum(1) + math.log(logits.shape[1])
+    return per_code.sum((1, 2))
+
+
+def stream_loss(text: Tensor, image: Tensor, text_weight: float) -> Tensor:
+    """Text and image cross-entropies, each a mean over its own tokens (section 2.2)."""
+    return text_weight * text + (1 - text_weight) * image
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean nats per token, computed in fp32; logits [..., V], targets [...]."""
+    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())
