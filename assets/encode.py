@@ -47,9 +47,8 @@ def bpe_tokenizer(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
 )
 def token_grids(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     """One row for each pair and crop: byte-pair ids and the dVAE's codes."""
-    from training.image_tokenizer import image_tokenizer_info, load_image_tokenizer
-
     from pipelines.encode.transform import encode_pairs
+    from training.image_tokenizer import image_tokenizer_info, load_image_tokenizer
 
     batch, stages = registered_batch(context, settings), settings.stages()
     model = settings.layout.model("dvae")

@@ -17,11 +17,13 @@ from assets.lib.settings import demo_directory
 _PORT = 3000
 _DEMO_PORT = 8765
 _PATIENCE_SECONDS = 10.0
+_QUIET = ("--dagster-log-level", "warning", "--code-server-log-level", "warning")
 
 
 def main() -> int:
     """Serve until SIGINT or SIGTERM."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _as_interrupt)
     try:
         return _serve()
     except UserError as error:
@@ -45,8 +47,9 @@ def _serve() -> int:
         log = home / "daemon.log"
         stack.enter_context(daemon.running(instance, home, log))
         argv = [sys.executable, "-m", "dagster_webserver", "-w", "workspace.yaml"]
-        process = stack.enter_context(child([*argv, "-p", str(port)], _PATIENCE_SECONDS))
-        print(f"Dagster UI: http://127.0.0.1:{port} (daemon log: {log}); Ctrl-C stops all")
+        process = stack.enter_context(child([*argv, "-p", str(port), *_QUIET], _PATIENCE_SECONDS))
+        url = f"http://127.0.0.1:{port}"
+        print(f"Dagster UI: {url} (daemon log: {log}); Ctrl-C stops all", flush=True)
         while process.poll() is None:
             time.sleep(0.5)
     raise UserError("the web server ended; its output above says why")
@@ -59,7 +62,7 @@ def _serve_small_web(stack: contextlib.ExitStack, web: Path) -> None:
     port = int(os.environ.get("DALLE_DEMO_PORT") or _DEMO_PORT)
     require_port(port, "DALLE_DEMO_PORT")
     server = stack.enter_context(DemoServer(str(web), port))
-    print(f"the demonstration's web: {server.url}")
+    print(f"the demonstration's web: {server.url}", flush=True)
 
 
 def _as_interrupt(_signal: int, _frame: object) -> None:

@@ -1,9 +1,6 @@
 """Every number of a run, as frozen dataclasses; `training.recipes` fills them in."""
 
-import dataclasses
-import json
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -90,6 +87,10 @@ class DVAETraining:
         temperature: of the Gumbel-softmax relaxation.
         resize: least and greatest side before the random crop, in units of image_size (Listing 1).
         flip: whether images are mirrored at random.
+        encoder_rate: the encoder's step size relative to the decoder's.
+        codebook_warmup: begin from a k-means of encoder features instead of random codes, so
+            that short runs do not spend themselves on reviving dead codes (not in the paper).
+        clip: global gradient norm; the paper names none for this stage.
         ema: decay of the averaged weights, applied after every update.
         least_perplexity: a codebook less used than this fails the run's check.
     """
@@ -102,6 +103,9 @@ class DVAETraining:
     adamw: AdamWConfig = AdamWConfig(0.9, 0.999, 1e-4)
     resize: tuple[float, float] = (9 / 8, 12 / 8)
     flip: bool = True
+    encoder_rate: float = 1.0
+    codebook_warmup: bool = False
+    clip: float = float("inf")
     ema: float = 0.999
     least_perplexity: float = 8.0
     checkpoint_seconds: float = 600.0
@@ -187,8 +191,3 @@ class Recipe:
     transformer: TransformerConfig
     dalle_training: DALLETraining
     split: SplitConfig
-
-
-def to_json(config: Any) -> str:
-    """A dataclass as JSON with sorted keys, for checkpoints and fingerprints."""
-    return json.dumps(dataclasses.asdict(config), indent=1, sort_keys=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.demo import results, runs
+from assets.demo import results
 from assets.demo.plan import BATCH, CRAWLING, PLAN, Launch, remaining, settings_hash
 from assets.demo.terminal import Progress, complain, say
-from assets.lib import daemon
+from assets.lib import daemon, runs
 from assets.lib.home import UserError, dagster_home, require_port, require_python, require_space
 from assets.lib.settings import Settings, demo_directory
 
@@ -23,7 +23,8 @@ _DEFAULT_PORT = 8765
 
 def main() -> int:
     """Run what is missing, collect the results; 0 if all is there afterwards."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _as_interrupt)
     try:
         started = time.monotonic()
         _demonstrate()

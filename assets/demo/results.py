@@ -11,6 +11,7 @@ from typing import Any
 
 from assets.demo.plan import BATCH
 from assets.lib import exhibits
+from assets.lib.exhibits import Captioned
 from assets.lib.models import final
 from assets.lib.settings import Settings
 from pipelines import ledger, parquet, storage
@@ -63,11 +64,12 @@ def collect(settings: Settings, web: Path, output: Path) -> list[str]:
     _copy(join(layout.model("dvae"), "reconstructions.png"), output / "reconstructions.png")
     _write_curves(layout, output / "curves.png")
     (output / "funnel.txt").write_text(funnel_text(layout) + "\n")
-    rejects = layout.rejects(Stage.DEDUPE, BATCH)
-    pairs = list(exhibits.copy_pairs(rejects, settings.reference_images))[:_PAIRS_SHOWN]
+    truth = json.loads((web / "truth.json").read_text())
+    copies = reference_copies(layout, truth)
+    caught = exhibits.copy_pairs(layout.rejects(Stage.DEDUPE, BATCH), settings.reference_images)
+    pairs = [*_missed_pairs(settings, copies, truth), *caught][:_PAIRS_SHOWN]
     if pairs:
         (output / "reference_copies.png").write_bytes(exhibits.side_by_side(pairs))
-    copies = reference_copies(layout, json.loads((web / "truth.json").read_text()))
     figures = {
         "dvae": storage.read_json(final(layout.model("dvae"), "summary.json")),
         "dalle": storage.read_json(final(layout.model("dalle"), "summary.json")),
@@ -105,6 +107,21 @@ def reference_copies(layout: Layout, truth: dict[str, Any]) -> Copies:
     earlier = len(fetched) - len(caught) - len(missed)
     innocent = tuple(sorted(flagged - known))
     return Copies(len(fetched), len(caught), tuple(sorted(missed)), earlier, innocent)
+
+
+def _missed_pairs(
+    settings: Settings, copies: Copies, truth: dict[str, Any]
+) -> Iterator[tuple[Captioned, Captioned]]:
+    """Each copy that was not caught, beside its original."""
+    originals = {path.name: path for path in Path(settings.reference_images).rglob("*.png")}
+    for row in _rows(settings.layout.dataset("deduped_pairs", BATCH), ["url", "image"]):
+        if row["url"] in copies.missed:
+            told = truth["reference_copies"][row["url"]]
+            original = originals[told["reference"]].read_bytes()
+            yield (
+                Captioned(row["image"], f"MISSED: {told['attack']}"),
+                Captioned(original, "reference"),
+            )
 
 
 def _summary(dvae: dict[str, Any], dalle: dict[str, Any], copies: Copies) -> list[str]:

@@ -4,7 +4,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from assets.demo.runs import Event, failure
+from assets.lib.runs import Event, failure
 
 _PROGRESS_SECONDS = 15.0
 

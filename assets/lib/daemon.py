@@ -10,11 +10,17 @@ from pathlib import Path
 import dagster as dg
 import psutil
 
+from assets.lib import runs
 from assets.lib.children import child
 from assets.lib.home import UserError
 
 _PATIENCE_SECONDS = 15.0
 _START_SECONDS = 120.0
+_WORKED_ON = [
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 def is_running(home: Path) -> bool:
@@ -50,19 +56,17 @@ def running(instance: dg.DagsterInstance, home: Path, log: Path) -> Iterator[Non
     argv = [sys.executable, "-m", "dagster._daemon", "run", "-w", "workspace.yaml"]
     with open(log, "ab") as output, child(argv, _PATIENCE_SECONDS, output) as process:
         _wait_for_heartbeat(instance, process, log)
-        yield
+        try:
+            yield
+        finally:
+            # A run that loses its daemon is killed; a cancelled one writes its checkpoint first.
+            for run in instance.get_runs(filters=dg.RunsFilter(statuses=_WORKED_ON)):
+                runs.cancel(instance, run.run_id)
 
 
 def abandon_runs(instance: dg.DagsterInstance) -> None:
     """Close runs that a killed daemon left open: nobody works on them, and they hold limits."""
-    open_statuses = [
-        dg.DagsterRunStatus.QUEUED,
-        dg.DagsterRunStatus.NOT_STARTED,
-        dg.DagsterRunStatus.STARTING,
-        dg.DagsterRunStatus.STARTED,
-        dg.DagsterRunStatus.CANCELING,
-    ]
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=open_statuses)):
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=_WORKED_ON)):
         instance.report_run_canceled(run, "its daemon is gone")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 

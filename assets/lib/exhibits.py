@@ -143,14 +143,14 @@ def _rows(directory: str, columns: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _thumbnail(data: bytes) -> "PILImage.Image":
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     cell = Image.new("RGB", (_CELL, _CELL), (238, 238, 238))
     try:
-        picture = Image.open(io.BytesIO(data)).convert("RGBA")
+        opened = Image.open(io.BytesIO(data)).convert("RGBA")
     except (OSError, ValueError):
         return cell
-    picture.thumbnail((_CELL, _CELL))
+    picture = ImageOps.contain(opened, (_CELL, _CELL))
     place = ((_CELL - picture.width) // 2, (_CELL - picture.height) // 2)
     cell.paste(picture, place, picture)
     return cell

@@ -39,8 +39,8 @@ def require_python() -> None:
     """Raise `UserError` unless this is Python 3.11."""
     if sys.version_info[:2] != (3, 11):
         raise UserError(
-            f"this is Python {platform.python_version()}, and the locked dependencies are for 3.11; "
-            "install Python 3.11 and run make setup"
+            f"this is Python {platform.python_version()}, and the locked dependencies are for "
+            "3.11; install Python 3.11 and run make setup"
         )
 
 

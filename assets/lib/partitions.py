@@ -6,7 +6,8 @@ from assets.lib.settings import Settings
 from pipelines import ledger, storage
 from pipelines.layout import Layout, join
 
-crawl_batches = dg.DynamicPartitionsDefinition(name="crawl_batch")
+PARTITIONS = "crawl_batch"
+crawl_batches = dg.DynamicPartitionsDefinition(name=PARTITIONS)
 
 _PARTITION_TAG = "dagster/partition"
 
@@ -21,7 +22,7 @@ def registered_batch(context: dg.AssetExecutionContext, settings: Settings) -> s
     batch = context.partition_key
     if storage.exists(settings.layout.crawl_batch(batch)):
         return batch
-    known = ", ".join(sorted(context.instance.get_dynamic_partitions("crawl_batch"))) or "none"
+    known = ", ".join(sorted(context.instance.get_dynamic_partitions(PARTITIONS))) or "none"
     raise dg.Failure(
         description=f"There is no crawl batch {batch!r} (registered: {known}); register it with "
         f"`python -m assets.batches add {batch} SOURCE...`, or launch one of the registered.",

@@ -9,12 +9,16 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from pipelines.dedupe.hashes import grey_pixels, undecided_bits
 from pipelines.demo.corpus import Picture, encoded, on_white, open_png
 
 REFERENCES = 60
 COPIED = 45
 # Of 256 bits. Unrelated pictures are about 128 apart; nearer than this lie variants of a design.
 _LEAST_DISTANCE = 90
+# Of 64 bits. A hash in which more may flip at any re-encoding (left-right symmetric pictures) is
+# a known weak case of perceptual hashing; photographs, which the set stands for, are not such.
+_MOST_UNDECIDED = 4
 
 
 class Attack(StrEnum):
@@ -39,9 +43,13 @@ def choose_references(pictures: Sequence[Picture], count: int) -> list[Picture]:
     """The `count` pictures that are least like any other, in the order of `pictures`.
 
     Likeness is the Hamming distance of 256-bit perceptual hashes to the nearest other picture,
-    mirrored ones included. Copies of such a picture are copies of it alone.
+    mirrored ones included. Copies of such a picture are copies of it alone. Pictures whose own
+    hash is unstable are passed over.
     """
     nearest = _nearest_distances(pictures)
+    pixels = grey_pixels([on_white(open_png(p.png())) for p in pictures], hash_size=8)
+    stable = undecided_bits(pixels, hash_size=8) <= _MOST_UNDECIDED
+    nearest = [distance if ok else 0 for distance, ok in zip(nearest, stable, strict=True)]
     order = sorted(range(len(pictures)), key=lambda i: (-nearest[i], pictures[i].stem))
     chosen = [i for i in order[:count] if nearest[i] > _LEAST_DISTANCE]
     return [pictures[i] for i in sorted(chosen)]

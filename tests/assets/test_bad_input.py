@@ -113,6 +113,8 @@ def test_batches_command(
     written = read_batch("mine", Layout(str(tmp_path / "data")))
     assert [s.kind for s in written.sources] == [SourceKind.URL_LIST, SourceKind.SITEMAP]
     capsys.readouterr()
+    assert batches.main(["launch", "misspelt"]) == 2
+    assert "(registered: mine)" in capsys.readouterr().err
     assert batches.main(["list"]) == 0
     assert capsys.readouterr().out == "mine\n"
 

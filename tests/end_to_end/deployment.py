@@ -4,6 +4,8 @@ import contextlib
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,22 +37,45 @@ class Site:
         return self.directory / "demo" / "data"
 
 
+@dataclass(frozen=True)
+class FinishedSite(Site):
+    """A deployment on which the demonstration ran, and what it printed."""
+
+    output: str
+
+
 def make_site(directory: Path, updates: int) -> Site:
     home = directory / "home"
     home.mkdir(parents=True)
     shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", home)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER_", "DALLE_"))}
     environment |= {
         "DAGSTER_HOME": str(home),
         "DALLE_DEMO_DIRECTORY": str(directory / "demo"),
-        "DALLE_DEMO_PORT": str(port),
+        "DALLE_DEMO_PORT": str(free_port()),
         "DALLE_DEMO_LIMIT": "64",
         "DALLE_MAX_UPDATES": str(updates),
     }
     return Site(directory, environment)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def run_demo(site: Site) -> "subprocess.CompletedProcess[str]":
+    """Run `make demo`'s program on a deployment."""
+    return subprocess.run(
+        [sys.executable, "-m", "assets.demo"],
+        cwd=REPOSITORY,
+        env=site.environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
 
 
 def processes(directory: Path) -> list[psutil.Process]:

@@ -4,6 +4,7 @@ Shapes: B batch, H W image in pixels, h w code grid, V codebook entries.
 Pixels in [0, 1] are mapped away from the borders before the logit (`map_pixels`).
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -67,7 +68,7 @@ def _groups(
 ) -> nn.Sequential:
     post_gain = 1 / ((len(widths) - 1) * blocks) ** 2
     groups: list[nn.Module] = []
-    for i, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
         ins = [n_in, *[n_out] * (blocks - 1)]
         group: list[nn.Module] = [Block(n, n_out, kernels, post_gain) for n in ins]
         if i < len(widths) - 2:
@@ -121,7 +122,9 @@ class Decoder(nn.Module):
     def from_codes(self, codes: Tensor) -> Tensor:
         """As `forward` of the codes' one-hot form: a lookup instead of a V-wide product."""
         table = self.input.weight.flatten(1).t()
-        x = F.embedding(codes, table) + self.input.bias
+        x = F.embedding(codes, table)
+        if self.input.bias is not None:
+            x = x + self.input.bias
         return self._rest(x.permute(0, 3, 1, 2))
 
     def _rest(self, x: Tensor) -> Tensor:

@@ -1,0 +1,88 @@
+"""A finished model: `final/` with weights, configuration, summary and the success marker."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from training import checkpoint
+from training.config import DVAEConfig
+
+FINAL = "final"
+
+
+class ModelError(ValueError):
+    """A model directory is not what was asked for."""
+
+
+def write(
+    output: Path, fingerprint: str, model: nn.Module, config: Any, summary: Mapping[str, Any]
+) -> None:
+    """Write `output/final` atomically.
+
+    Args:
+        output: directory of the model.
+        fingerprint: of recipe and data.
+        model: its parameters are stored.
+        config: a frozen dataclass, or a mapping of names to such or to plain values.
+        summary: figures about the model.
+    """
+    checkpoint.write_directory(
+        output / FINAL,
+        {"model": dict(model.named_parameters())},
+        config_json=json.dumps(_plain(config), indent=1, sort_keys=True),
+        summary_json=json.dumps(dict(summary), indent=1, sort_keys=True),
+        **{checkpoint.SUCCESS: json.dumps({"fingerprint": fingerprint})},
+    )
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def is_current(output: Path, fingerprint: str) -> bool:
+    """Whether `output` already holds the model of this fingerprint."""
+    marker = output / FINAL / checkpoint.SUCCESS
+    return marker.exists() and json.loads(marker.read_text())["fingerprint"] == fingerprint
+
+
+def require(output: Path) -> Path:
+    """`output/final`, complete.
+
+    Raises:
+        ModelError: if there is no finished model.
+    """
+    final = output / FINAL
+    if not (final / checkpoint.SUCCESS).exists():
+        raise ModelError(f"{output} holds no finished model; train it first")
+    return final
+
+
+def sha256(output: Path) -> str:
+    """SHA-256 of a finished model's weights, in hex."""
+    with open(require(output) / "model.safetensors", "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_config(output: Path) -> dict[str, Any]:
+    """The stored configuration."""
+    config: dict[str, Any] = json.loads((require(output) / "config.json").read_text())
+    return config
+
+
+def dvae_config(output: Path) -> DVAEConfig:
+    """Configuration of a finished dVAE.
+
+    Raises:
+        ModelError: if it is another model's.
+    """
+    try:
+        return DVAEConfig(**read_config(output))
+    except TypeError as error:
+        raise ModelError(f"{output} does not hold a dVAE: {error}") from error
