@@ -24,7 +24,7 @@ class Checkpoint:
     Attributes:
         update: updates done.
         fingerprint: of the recipe and the data; another run's checkpoint is not resumed.
-        tensors: groups of named tensors (model, ema, optimizer, random).
+        tensors: groups of named tensors (model, ema, optimizer).
         state: plain JSON (data position, schedule state).
     """
 

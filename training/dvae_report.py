@@ -31,20 +31,25 @@ def write(
     """Measure on pairs that were not trained on, draw `reconstructions.png` and `curves.png`.
 
     Returns:
-        psnr_db (mean over images of the validation and held-out splits; of training ones where a
-        small corpus has neither), codebook_used and codebook_perplexity (over training images).
+        psnr_db (mean over images of the validation split; over training images where a small
+        corpus has none), psnr_held_out_db (if captions are held out), codebook_used and
+        codebook_perplexity (over training images).
     """
     seen = _images(model, files, Split.TRAIN, splits)
-    unseen = [
-        images
-        for split in (Split.VALIDATION, Split.HELD_OUT)
-        if (images := _images(model, files, split, splits)) is not None
-    ]
     assert seen is not None  # training ran on them
-    images = torch.cat(unseen) if unseen else seen
-    codes = _codes(model, images)
-    restored = torch.cat([model.reconstruct(part) for part in codes.split(_CHUNK)])
     spread, used = perplexity(_codes(model, seen), model.config.vocabulary)
+    summary: dict[str, float | int | str] = {
+        "codebook_used": used,
+        "codebook_perplexity": spread,
+    }
+    held_out = _images(model, files, Split.HELD_OUT, splits)
+    if held_out is not None:
+        summary["psnr_held_out_db"] = float(psnr(held_out, _restored(model, held_out)).mean())
+    unseen = _images(model, files, Split.VALIDATION, splits)
+    images = seen if unseen is None else unseen
+    restored = _restored(model, images)
+    summary |= {"psnr_db": float(psnr(images, restored).mean()), "images_measured": len(images)}
+
     pairs = zip(to_images(images[:_SHOWN]), to_images(restored[:_SHOWN]), strict=True)
     contact_sheet([("", pair) for pair in pairs], output / "reconstructions.png", columns=8)
     panels = {
@@ -53,12 +58,7 @@ def write(
         "gradient norm": ["gradient_norm"],
     }
     curves(output, panels)
-    return {
-        "psnr_db": float(psnr(images, restored).mean()),
-        "codebook_used": used,
-        "codebook_perplexity": spread,
-        "images_measured": len(images),
-    }
+    return summary
 
 
 def _images(model: DVAE, files: list[str], split: Split, splits: SplitConfig) -> Tensor | None:
@@ -68,3 +68,7 @@ def _images(model: DVAE, files: list[str], split: Split, splits: SplitConfig) ->
 
 def _codes(model: DVAE, images: Tensor) -> Tensor:
     return torch.cat([model.tokens(part) for part in images.split(_CHUNK)])
+
+
+def _restored(model: DVAE, images: Tensor) -> Tensor:
+    return torch.cat([model.reconstruct(part) for part in _codes(model, images).split(_CHUNK)])

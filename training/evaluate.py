@@ -8,7 +8,9 @@ from typing import Annotated
 import torch
 import typer
 
+from training import cli
 from training.codebook import perplexity
+from training.finished import sha256
 from training.likelihood import Nats, nats, right_and_shuffled
 from training.models.loading import load_dvae, load_transformer, recipe_of
 from training.pictures import bars, contact_sheet, to_images
@@ -33,6 +35,7 @@ def evaluate(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, decoder = load_transformer(dalle).to(device), load_dvae(dvae).to(device)
     data = TokenData(dataset, recipe_named(recipe_of(dalle)))
+    data.require_dvae(sha256(dvae))
     output.mkdir(parents=True, exist_ok=True)
     figures: dict[str, float | int | str] = {"dataset": data.manifest.version}
     heights = {"uniform": math.log(model.image_vocabulary)}
@@ -78,4 +81,4 @@ def _figures(split: str, found: Nats) -> dict[str, float | int]:
 
 
 if __name__ == "__main__":
-    typer.run(evaluate)
+    cli.run(evaluate)

@@ -11,11 +11,12 @@ from torch import nn
 
 from training import checkpoint
 from training.config import DVAEConfig
+from training.errors import InputError
 
 FINAL = "final"
 
 
-class ModelError(ValueError):
+class ModelError(InputError):
     """A model directory is not what was asked for."""
 
 

@@ -12,8 +12,6 @@ from training.checkpoint import Checkpoint
 from training.reporting import Reporter
 from training.runtime import Runtime, StopSignal
 
-RANDOM = "random"
-
 
 class Stopped(SystemExit):
     """A signal ended the run after a checkpoint; the exit status is 128 + its number."""
@@ -68,18 +66,3 @@ def run(
                 saved_at = time.monotonic()
             if received:
                 raise Stopped(received)
-
-
-def random_state() -> dict[str, Tensor]:
-    """State of torch's generators, for a checkpoint."""
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_random_state(state: Mapping[str, Tensor]) -> None:
-    """Take over `random_state()` of an earlier process."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

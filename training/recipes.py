@@ -12,6 +12,7 @@ from training.config import (
     TextConfig,
     TransformerConfig,
 )
+from training.errors import InputError
 
 # Jobs and skin tones that the demo's models know, but never together.
 _HELD_OUT_JOBS = (
@@ -30,9 +31,9 @@ def _held_out_combinations() -> tuple[str, ...]:
 
 def demo() -> Recipe:
     """Thousands of emoji on two CPU cores, in minutes."""
-    updates = 2000
+    updates = 3000
     dvae = DVAEConfig(
-        image_size=48, hidden=32, blocks_per_group=1, groups=3, vocabulary=512, decoder_init=64
+        image_size=40, hidden=32, blocks_per_group=1, groups=3, vocabulary=512, decoder_init=64
     )
     return Recipe(
         name="demo",
@@ -54,9 +55,9 @@ def demo() -> Recipe:
         ),
         transformer=TransformerConfig(depth=6, heads=4, head_width=32),
         dalle_training=DALLETraining(
-            updates=2500,
-            batch=32,
-            step_size=2e-3,
+            updates=2200,
+            batch=16,
+            step_size=3e-3,
             warmup=100,
             decay="cosine",
             checkpoint_seconds=60.0,
@@ -127,8 +128,8 @@ def recipe(name: str) -> Recipe:
     """The recipe of that name.
 
     Raises:
-        ValueError: if there is none, naming those that exist.
+        InputError: if there is none, naming those that exist.
     """
     if name not in RECIPES:
-        raise ValueError(f"unknown recipe {name!r}; the recipes are {', '.join(RECIPES)}")
+        raise InputError(f"unknown recipe {name!r}; the recipes are {', '.join(RECIPES)}")
     return RECIPES[name]()

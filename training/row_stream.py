@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.config import SplitConfig
+from training.errors import InputError
 from training.splits import Split, rows_of
 
 
@@ -47,7 +48,7 @@ class RowStream:
         window_rows: rows that are shuffled together.
 
     Raises:
-        ValueError: if no row belongs to this split.
+        InputError: if the files hold no row at all.
     """
 
     def __init__(
@@ -67,9 +68,15 @@ class RowStream:
         self.seed, self.rank, self.world, self.window_rows = seed, rank, world, window_rows
         self.position = Position()
         self._groups = [group for url in urls for group in _row_groups(url)]
+        if not self._groups:
+            raise self._too_few(0, 1)
 
     def batches(self, rows: int) -> Iterator[pa.Table]:
-        """Tables of exactly `rows` rows, for ever; `position` is behind the last one given."""
+        """Tables of exactly `rows` rows, for ever; `position` is behind the last one given.
+
+        Raises:
+            InputError: if no row belongs to this split.
+        """
         waiting: list[pa.Table] = []
         missing = rows
         empty_epochs = 0
@@ -89,17 +96,30 @@ class RowStream:
                 self.position = Position(self.position.epoch, self.position.window + 1)
             empty_epochs += 1
             if empty_epochs > 1:
-                raise ValueError(f"the data holds no row of the {self.split} split")
+                raise self._too_few(0, 1)
             self.position = Position(self.position.epoch + 1)
 
-    def all_rows(self, limit: int) -> pa.Table:
-        """The first `limit` rows of this split in file order, the same in every process."""
+    def all_rows(self, limit: int, least: int = 0) -> pa.Table:
+        """The first `limit` rows of this split in file order, the same in every process.
+
+        Raises:
+            InputError: if there are fewer than `least`.
+        """
         found: list[pa.Table] = []
         for group in self._groups:
             found.append(self._load(group))
             if sum(t.num_rows for t in found) >= limit:
                 break
-        return pa.concat_tables(found).slice(0, limit)
+        table = pa.concat_tables(found).slice(0, limit)
+        if table.num_rows < least:
+            raise self._too_few(table.num_rows, least)
+        return table
+
+    def _too_few(self, found: int, needed: int) -> InputError:
+        return InputError(
+            f"the data holds {found} rows of the {self.split} split, at least {needed} are "
+            "needed; crawl more pairs"
+        )
 
     def _windows(self, epoch: int) -> list[tuple[int, list[_RowGroup]]]:
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self._groups))

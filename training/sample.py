@@ -7,6 +7,8 @@ from typing import Annotated
 import torch
 import typer
 
+from training import cli
+from training.finished import sha256
 from training.models.loading import load_dvae, load_transformer, recipe_of
 from training.pictures import contact_sheet, to_images
 from training.recipes import recipe as recipe_named
@@ -34,6 +36,7 @@ def sample(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, decoder = load_transformer(dalle).to(device), load_dvae(dvae).to(device)
     data = TokenData(dataset, recipe_named(recipe_of(dalle)))
+    data.require_dvae(sha256(dvae))
     lines = choose_lines(data, limit)
     with Reporter(None, len(lines) * candidates) as reporter:
         pictures = draw(
@@ -61,4 +64,4 @@ def sample(
 
 
 if __name__ == "__main__":
-    typer.run(sample)
+    cli.run(sample)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from training.errors import InputError
 from training.models.dvae import DVAE
 from training.models.transformer import Transformer
 from training.text import TextEncoder
@@ -28,10 +29,10 @@ def sample_codes(
         int64 codes [B, G*G] in raster order.
 
     Raises:
-        ValueError: if the temperature is not positive.
+        InputError: if the temperature is not positive.
     """
     if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
+        raise InputError(f"temperature must be positive, got {temperature}")
     count, positions = len(text), model.grid**2
     caches = model.empty_caches(count)
     state = model.states(model.embed_text(text), caches)[:, -1]
@@ -71,10 +72,10 @@ def draw(
         progress: told how many pictures are done.
 
     Raises:
-        ValueError: without captions or candidates.
+        InputError: without captions or candidates.
     """
     if not captions or candidates < 1:
-        raise ValueError(f"{len(captions)} captions x {candidates} candidates: nothing to draw")
+        raise InputError(f"{len(captions)} captions x {candidates} candidates: nothing to draw")
     ids, lengths = encoder.pad([encoder.encode(caption) for caption in captions])
     device = model.image_head.weight.device
     text = model.pad_text(torch.from_numpy(ids).to(device), torch.from_numpy(lengths).to(device))

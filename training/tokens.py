@@ -12,6 +12,7 @@ from pipelines import storage
 from pipelines.layout import join
 from pipelines.publish.manifest import Level, Manifest, read_manifest, verify
 from training.config import Recipe
+from training.errors import InputError
 from training.row_stream import RowStream
 from training.splits import Split
 from training.text import TextEncoder
@@ -19,7 +20,7 @@ from training.text import TextEncoder
 TOKENIZER = "tokenizer.json"
 
 
-class DatasetMismatchError(ValueError):
+class DatasetMismatchError(InputError):
     """The dataset does not fit the recipe or the model."""
 
 
@@ -56,6 +57,19 @@ class TokenData:
         tokenizer = storage.read_bytes(join(self.manifest.directory, TOKENIZER)).decode()
         self.encoder = TextEncoder(tokenizer, recipe.text.length)
         self.urls = [self.manifest.url(file) for file in self.manifest.token_files]
+
+    def require_dvae(self, sha256: str) -> None:
+        """Check that codes of this dataset mean pictures to the dVAE of this hash.
+
+        Raises:
+            DatasetMismatchError: if another dVAE made them.
+        """
+        if sha256 != self.manifest.dvae_sha256:
+            raise DatasetMismatchError(
+                f"the codes of {self.manifest.directory} were made by the dVAE "
+                f"{self.manifest.dvae_sha256[:12]}, not by {sha256[:12]}; name that dVAE, or "
+                "encode again with this one"
+            )
 
     def stream(self, split: Split, rank: int = 0, world: int = 1, seed: int = 0) -> RowStream:
         """Rows of one split in shuffled order."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pipelines import ledger
-from training import checkpoint, finished, loop, runtime
+from training import checkpoint, cli, finished, loop, runtime
 from training.checkpoint import Checkpoint
 from training.config import Recipe
 from training.ema import Ema
@@ -102,7 +102,6 @@ class DALLETrainer:
             "model": {name: p.detach() for name, p in self.model.named_parameters()},
             "ema": self.ema.tensors(),
             "optimizer": checkpoint.optimizer_tensors(self.optimizer, self._names),
-            loop.RANDOM: loop.random_state(),
         }
         state = {
             "position": dataclasses.asdict(self.stream.position),
@@ -115,7 +114,6 @@ class DALLETrainer:
         self.model.load_state_dict(dict(found.tensors["model"]))
         self.ema.load(found.tensors["ema"])
         checkpoint.load_optimizer(self.optimizer, self._names, found.tensors["optimizer"])
-        loop.set_random_state(found.tensors[loop.RANDOM])
         self.stream.position = Position(**found.state["position"])
         self.plateau.load(found.state["plateau"])
 
@@ -201,4 +199,4 @@ def train(
 
 
 if __name__ == "__main__":
-    typer.run(train)
+    cli.run(train)

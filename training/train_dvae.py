@@ -1,6 +1,7 @@
 """Train stage one, the dVAE: `torchrun -m training.train_dvae --recipe demo --pairs DIR ...`."""
 
 import dataclasses
+import random
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipelines import ledger
 from pipelines.storage import list_files
-from training import checkpoint, dvae_report, finished, loop, runtime
+from training import checkpoint, cli, dvae_report, finished, loop, runtime
 from training.checkpoint import Checkpoint
 from training.codebook_init import initialise_codebook
 from training.config import DVAEConfig, DVAETraining, Recipe
@@ -56,11 +57,12 @@ class DVAETrainer:
         torch.manual_seed(self.training.seed)
         self.model = DVAE(self.config)
         if self.training.codebook_warmup:
-            images = plain_batch(self.stream.all_rows(_CODEBOOK_IMAGES), self.config.image_size)
+            # k-means needs as many points as it makes codes.
+            least = -(-self.config.vocabulary // self.config.grid**2)
+            table = self.stream.all_rows(_CODEBOOK_IMAGES, least)
+            images = plain_batch(table, self.config.image_size)
             initialise_codebook(self.model, images)
         self.model.to(runtime.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # Processes share their weights and differ in their noise.
-        torch.manual_seed(self.training.seed + 1 + runtime.rank)
         self.ema = Ema(self.model, self.training.ema)
         self.wrapped = DistributedDataParallel(self.model) if runtime.world > 1 else self.model
         adamw = self.training.adamw
@@ -83,8 +85,7 @@ class DVAETrainer:
         table = next(self._batches)
         images = training_batch(table, self.stream.position.epoch, self.config, training)
         images = images.to(self.runtime.device)
-        shape = (len(images), self.config.vocabulary, grid, grid)
-        gumbel = -torch.empty(shape, device=images.device).exponential_().log()
+        gumbel = self._gumbel(step, len(images))
         relaxed = self.wrapped(images, cosine(training.temperature, step), gumbel)
         scale = 3 * self.config.image_size**2
         nll = logit_laplace_nll(relaxed.maps, images).mean() / scale
@@ -97,13 +98,24 @@ class DVAETrainer:
         self.ema.update(step)
         return {"loss": loss, "nll": nll, "kl_per_code": kl / grid**2, "gradient_norm": norm}
 
+    def _gumbel(self, step: int, rows: int) -> Tensor:
+        """Noise [rows, V, h, w] of this update in this process.
+
+        It depends on nothing that came before, so that every process of a resumed run draws what
+        it would have drawn without the interruption.
+        """
+        device, grid = self.runtime.device, self.config.grid
+        key = f"{self.training.seed} {self.runtime.rank} {step}"
+        draw = torch.Generator(device).manual_seed(random.Random(key).getrandbits(63))
+        shape = (rows, self.config.vocabulary, grid, grid)
+        return -torch.empty(shape, device=device).exponential_(generator=draw).log()
+
     def save(self, done: int) -> Checkpoint:
         """State after `done` updates."""
         tensors: dict[str, dict[str, Tensor]] = {
             "model": {name: p.detach() for name, p in self.model.named_parameters()},
             "ema": self.ema.tensors(),
             "optimizer": checkpoint.optimizer_tensors(self.optimizer, self._names),
-            loop.RANDOM: loop.random_state(),
         }
         state = {"position": dataclasses.asdict(self.stream.position)}
         return Checkpoint(done, self.fingerprint, tensors, state)
@@ -113,7 +125,6 @@ class DVAETrainer:
         self.model.load_state_dict(dict(found.tensors["model"]))
         self.ema.load(found.tensors["ema"])
         checkpoint.load_optimizer(self.optimizer, self._names, found.tensors["optimizer"])
-        loop.set_random_state(found.tensors[loop.RANDOM])
         self.stream.position = Position(**found.state["position"])
 
     def averaged(self) -> DVAE:
@@ -167,4 +178,4 @@ def train(
 
 
 if __name__ == "__main__":
-    typer.run(train)
+    cli.run(train)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,7 +76,7 @@ def collect(settings: Settings, web: Path, output: Path) -> list[str]:
         "reference_copies": copies.__dict__,
     }
     (output / "results.json").write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
-    return _summary(figures["dvae"], figures["dalle"], copies)
+    return _summary(figures["dvae"], figures["evaluation"], copies)
 
 
 def funnel_text(layout: Layout) -> str:
@@ -124,11 +123,9 @@ def _missed_pairs(
             )
 
 
-def _summary(dvae: dict[str, Any], dalle: dict[str, Any], copies: Copies) -> list[str]:
-    right, wrong = _nats(dalle, "held_out_nats"), _nats(dalle, "held_out_nats_shuffled")
+def _summary(dvae: dict[str, Any], evaluation: dict[str, Any], copies: Copies) -> list[str]:
     return [
-        f"held-out captions: {right:.3f} nats per image token with the right caption, "
-        f"{wrong:.3f} with shuffled ones: {wrong - right:+.3f}",
+        *_likelihoods(evaluation),
         f"reconstructions: {dvae['psnr_db']:.2f} dB PSNR, "
         f"codebook perplexity {dvae['codebook_perplexity']:.0f}",
         f"reference copies: {copies.caught} of {copies.fetched} caught, {len(copies.missed)} "
@@ -137,9 +134,14 @@ def _summary(dvae: dict[str, Any], dalle: dict[str, Any], copies: Copies) -> lis
     ]
 
 
-def _nats(summary: dict[str, Any], name: str) -> float:
-    value = summary.get(name)
-    return math.nan if value is None else float(value)
+def _likelihoods(evaluation: dict[str, Any]) -> Iterator[str]:
+    """A line for each split that has rows, the held-out combinations first."""
+    yield "nats per image token with the right caption | with shuffled captions | gain"
+    for split in ("held_out", "validation", "train"):
+        right = evaluation.get(f"{split}_nats_image")
+        shuffled = evaluation.get(f"{split}_nats_image_shuffled")
+        if right is not None and shuffled is not None:
+            yield f"  {split:<12}{right:8.3f}{shuffled:8.3f}{shuffled - right:+8.3f}"
 
 
 def _rows(directory: str, columns: list[str]) -> Iterator[dict[str, Any]]:

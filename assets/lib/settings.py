@@ -13,6 +13,7 @@ from pipelines.layout import Layout
 if TYPE_CHECKING:
     from training.config import Recipe
 
+_DEFAULT_PROCESSES = 2
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -29,7 +30,8 @@ class Settings(dg.ConfigurableResource):
         recipe: name of the recipe: demo, small, cc3m_1b, paper_12b (DALLE_RECIPE).
         reference_images: directory of the images that must not be trained on, MS-COCO or its
             stand-in (DALLE_REFERENCE_IMAGES).
-        processes: training processes, one per device (DALLE_PROCESSES).
+        processes: training processes (DALLE_PROCESSES): one per GPU, or one per core; two where
+            it is not said, which suits the demonstration.
         crawl_contact: URL or e-mail address for owners of crawled sites (DALLE_CRAWL_CONTACT).
         max_updates: ends every training after so many updates; 0 leaves it to the recipe
             (DALLE_MAX_UPDATES).
@@ -51,7 +53,7 @@ class Settings(dg.ConfigurableResource):
             data_root=env("DALLE_DATA_ROOT") or str(demo / "data"),
             recipe=env("DALLE_RECIPE") or "demo",
             reference_images=env("DALLE_REFERENCE_IMAGES") or str(demo / "web" / "reference"),
-            processes=int(env("DALLE_PROCESSES") or 1),
+            processes=int(env("DALLE_PROCESSES") or _DEFAULT_PROCESSES),
             crawl_contact=env("DALLE_CRAWL_CONTACT") or "",
             max_updates=int(env("DALLE_MAX_UPDATES") or 0),
         )

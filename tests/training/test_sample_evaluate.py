@@ -1,0 +1,99 @@
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tiny_training import Finished
+
+from training import evaluate, sample
+from training.errors import InputError
+from training.finished import ModelError
+from training.models.loading import load_dvae, load_transformer
+from training.recipes import recipe
+from training.sampling import draw
+from training.splits import Split
+from training.tokens import DatasetMismatchError, TokenData
+
+
+def test_sample_writes_a_sheet_and_its_captions(
+    finished: Finished, tiny_recipe: str, tmp_path: Path
+) -> None:
+    models = (finished.dalle, finished.dvae, finished.dataset)
+    for name in ("one", "two"):
+        sample.sample(*models, tmp_path / name, limit=8, candidates=2)
+    facts = json.loads((tmp_path / "one/samples.json").read_text())
+    assert len(facts["captions"]) == 8
+    assert {line["split"] for line in facts["captions"]} == {"train", "held_out", "validation"}
+    for line in facts["captions"]:
+        assert ("red heart" in line["caption"]) == (line["split"] == "held_out")
+    with Image.open(tmp_path / "one/samples.png") as sheet:
+        assert sheet.height > 2 * 32  # eight captions in four columns: two lines of 2x16 pixels
+    same = [(tmp_path / name / "samples.png").read_bytes() for name in ("one", "two")]
+    assert same[0] == same[1]
+
+
+def test_evaluate_measures_every_split(
+    finished: Finished, tiny_recipe: str, tmp_path: Path
+) -> None:
+    evaluate.evaluate(finished.dalle, finished.dvae, finished.dataset, tmp_path)
+    figures = json.loads((tmp_path / "evaluation.json").read_text())
+    data = TokenData(finished.dataset, recipe(tiny_recipe))
+    rows = sum(figures[f"{split}_rows"] for split in Split)
+    assert rows == data.manifest.rows
+    for split in Split:
+        assert 0 < figures[f"{split}_nats_image"] < 2 * math.log(32)
+        gain = figures[f"{split}_nats_image_shuffled"] - figures[f"{split}_nats_image"]
+        assert figures[f"{split}_caption_gain"] == pytest.approx(gain)
+    for name in ("likelihood.png", "held_out.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.format == "PNG"
+
+
+def test_drawing_nothing_is_refused(finished: Finished, tiny_recipe: str) -> None:
+    models = load_transformer(finished.dalle), load_dvae(finished.dvae)
+    encoder = TokenData(finished.dataset, recipe(tiny_recipe)).encoder
+    with pytest.raises(InputError, match="0 captions x 3 candidates: nothing to draw"):
+        draw(*models, encoder, [], 3)
+    with pytest.raises(InputError, match="1 captions x 0 candidates: nothing to draw"):
+        draw(*models, encoder, ["a cat"], 0)
+    with pytest.raises(InputError, match="temperature must be positive, got -1"):
+        draw(*models, encoder, ["a cat"], 1, temperature=-1)
+
+
+def test_draw_is_a_function_of_captions_and_seed(finished: Finished, tiny_recipe: str) -> None:
+    models = load_transformer(finished.dalle), load_dvae(finished.dvae)
+    encoder = TokenData(finished.dataset, recipe(tiny_recipe)).encoder
+    one, same, other = (draw(*models, encoder, ["a cat", ""], 2, seed=s) for s in (0, 0, 1))
+    assert one.shape == (2, 2, 3, 16, 16)
+    assert one.dtype == torch.uint8
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert not torch.equal(one[0, 0], one[0, 1])
+
+
+def test_a_model_of_the_other_stage_is_refused(
+    finished: Finished, tiny_recipe: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="does not hold a transformer"):
+        sample.sample(finished.dvae, finished.dvae, finished.dataset, tmp_path)
+    with pytest.raises(ModelError, match="does not hold a dVAE"):
+        sample.sample(finished.dalle, finished.dalle, finished.dataset, tmp_path)
+    with pytest.raises(ModelError, match="holds no finished model; train it first"):
+        sample.sample(tmp_path, finished.dvae, finished.dataset, tmp_path)
+
+
+def test_a_torn_model_file_is_named(finished: Finished, tmp_path: Path) -> None:
+    shutil.copytree(finished.dvae, tmp_path / "dvae")
+    weights = tmp_path / "dvae/final/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=re.escape(f"{weights} does not fit")):
+        load_dvae(tmp_path / "dvae")
+
+
+def test_a_dataset_of_another_grid_is_refused(finished: Finished) -> None:
+    with pytest.raises(DatasetMismatchError, match="has grid 4, recipe paper_12b needs 32"):
+        TokenData(finished.dataset, recipe("paper_12b"))

@@ -1,0 +1,25 @@
+"""How the programs of this room start: a mistake of the caller is one sentence, not a traceback."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from pipelines.publish.manifest import DatasetError
+from training.errors import InputError
+
+USAGE = 2
+
+
+def run(program: Callable[..., Any]) -> None:
+    """Parse the command line for `program` and run it.
+
+    Exits with status 2 and one line on stderr if what was asked for cannot be done; any other
+    exception is a defect and keeps its traceback.
+    """
+    try:
+        typer.run(program)
+    except (InputError, DatasetError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE)
