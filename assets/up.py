@@ -1,7 +1,6 @@
 """The web UI, the daemon and the demonstration's web, until Ctrl-C: `python -m assets.up`."""
 
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -11,7 +10,7 @@ import dagster as dg
 
 from assets.lib import daemon
 from assets.lib.children import child
-from assets.lib.home import UserError, dagster_home, require_port, require_python
+from assets.lib.home import UserError, dagster_home, require_port, require_python, whole_number
 from assets.lib.settings import demo_directory
 
 _PORT = 3000
@@ -37,7 +36,7 @@ def main() -> int:
 def _serve() -> int:
     home = dagster_home()
     require_python()
-    port = int(os.environ.get("DALLE_PORT") or _PORT)
+    port = whole_number("DALLE_PORT", _PORT)
     require_port(port, "DALLE_PORT")
     with contextlib.ExitStack() as stack:
         instance = stack.enter_context(dg.DagsterInstance.get())
@@ -59,7 +58,7 @@ def _serve_small_web(stack: contextlib.ExitStack, web: Path) -> None:
     """Serve the demonstration's web, so that its batch can be materialised from the UI too."""
     from pipelines.demo.server import DemoServer
 
-    port = int(os.environ.get("DALLE_DEMO_PORT") or _DEMO_PORT)
+    port = whole_number("DALLE_DEMO_PORT", _DEMO_PORT)
     require_port(port, "DALLE_DEMO_PORT")
     server = stack.enter_context(DemoServer(str(web), port))
     print(f"the demonstration's web: {server.url}", flush=True)

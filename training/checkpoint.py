@@ -122,7 +122,9 @@ def load_optimizer(
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             found = by_parameter.get(names[parameter], {})
+            # Fused optimisers pair the elements as they lie in memory, so the state must have the
+            # parameter's own order (channels last), which the file does not keep.
             optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device)
+                key: value if key == "step" else torch.empty_like(parameter).copy_(value)
                 for key, value in found.items()
             }

@@ -31,7 +31,7 @@ def _held_out_combinations() -> tuple[str, ...]:
 
 def demo() -> Recipe:
     """Thousands of emoji on two CPU cores, in minutes."""
-    updates = 3000
+    updates = 3200
     dvae = DVAEConfig(
         image_size=40, hidden=32, blocks_per_group=1, groups=3, vocabulary=512, decoder_init=64
     )
@@ -47,7 +47,7 @@ def demo() -> Recipe:
             # accordingly.
             kl_weight=Cosine(0.0, 6.6 / 4, updates // 50),
             temperature=Cosine(0.5, 1 / 8, updates * 4 // 5),
-            resize=(1.0, 1.125),
+            resize=(1.0, 1.0),
             codebook_warmup=True,
             encoder_rate=0.1,
             clip=20.0,

@@ -26,13 +26,15 @@ class Runtime:
 def start() -> Runtime:
     """Join the process group that torchrun describes."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    gpus = torch.cuda.device_count()
+    device = torch.device("cpu")
+    if gpus:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % gpus)
         torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
     if world > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # NCCL refuses two processes on one GPU, Gloo does not.
+        own_gpu = 0 < int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= gpus
+        dist.init_process_group("nccl" if own_gpu else "gloo")
     return Runtime(rank, world, device)
 
 

@@ -1,7 +1,6 @@
 """Run the demonstration: `python -m assets.demo` (which `make demo` calls)."""
 
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -14,7 +13,14 @@ from assets.demo import results
 from assets.demo.plan import BATCH, CRAWLING, PLAN, Launch, remaining, settings_hash
 from assets.demo.terminal import Progress, complain, say
 from assets.lib import daemon, runs
-from assets.lib.home import UserError, dagster_home, require_port, require_python, require_space
+from assets.lib.home import (
+    UserError,
+    dagster_home,
+    require_port,
+    require_python,
+    require_space,
+    whole_number,
+)
 from assets.lib.settings import Settings, demo_directory
 
 _GIGABYTES = 3.0
@@ -42,7 +48,7 @@ def main() -> int:
 def _demonstrate() -> None:
     home = dagster_home()
     require_python()
-    directory, port = demo_directory(), int(os.environ.get("DALLE_DEMO_PORT") or _DEFAULT_PORT)
+    directory, port = demo_directory(), whole_number("DALLE_DEMO_PORT", _DEFAULT_PORT)
     require_space(directory, _GIGABYTES)
     settings = Settings.from_environment()
     with dg.DagsterInstance.get() as instance:
@@ -94,7 +100,7 @@ def _small_web(
     from pipelines.demo.web import build_web
 
     require_port(port, "DALLE_DEMO_PORT")
-    limit = int(os.environ.get("DALLE_DEMO_LIMIT") or 0) or None
+    limit = whole_number("DALLE_DEMO_LIMIT", 0) or None
     say("building a small web of emoji pictures")
     web = build_web(str(directory / "web"), f"http://127.0.0.1:{port}", limit)
     source = Source("small-web", SourceKind.SITEMAP, (web.sitemap,))

@@ -35,6 +35,20 @@ def dagster_home() -> Path:
     return path
 
 
+def whole_number(variable: str, default: int, least: int = 0) -> int:
+    """An environment variable's value; `default` where it is unset or empty.
+
+    Raises:
+        UserError: if it is no whole number, or less than `least`.
+    """
+    value = os.environ.get(variable, "")
+    if not value:
+        return default
+    if not value.isdecimal() or int(value) < least:
+        raise UserError(f"{variable} is {value!r}; set it to a whole number, at least {least}")
+    return int(value)
+
+
 def require_python() -> None:
     """Raise `UserError` unless this is Python 3.11."""
     if sys.version_info[:2] != (3, 11):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.lib.home import UserError
+from assets.lib.home import UserError, whole_number
 from assets.lib.stages import StageConfigs, stage_configs
 from pipelines.layout import Layout
 
@@ -53,9 +53,9 @@ class Settings(dg.ConfigurableResource):
             data_root=env("DALLE_DATA_ROOT") or str(demo / "data"),
             recipe=env("DALLE_RECIPE") or "demo",
             reference_images=env("DALLE_REFERENCE_IMAGES") or str(demo / "web" / "reference"),
-            processes=int(env("DALLE_PROCESSES") or _DEFAULT_PROCESSES),
+            processes=whole_number("DALLE_PROCESSES", _DEFAULT_PROCESSES, least=1),
             crawl_contact=env("DALLE_CRAWL_CONTACT") or "",
-            max_updates=int(env("DALLE_MAX_UPDATES") or 0),
+            max_updates=whole_number("DALLE_MAX_UPDATES", 0),
         )
 
     @property

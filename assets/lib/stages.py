@@ -47,12 +47,13 @@ def stage_configs(recipe: "Recipe") -> StageConfigs:
     from pipelines.encode.config import BpeConfig, EncodeConfig
     from pipelines.publish.config import PublishConfig
 
-    demo = recipe.name == DEMO
-    side = max(8, round(recipe.dvae.image_size * _SIDE_MARGIN))
-    if demo:
+    if recipe.name == DEMO:
+        # Stored at the model's own side: its one crop then needs no second resampling.
+        side = recipe.dvae.image_size
         curate = CurateConfig(min_side=32, min_bytes=200, short_side=side, encoding="png")
         publish = PublishConfig(title="Emoji tokens", licences=_DEMO_LICENCE)
     else:
+        side = round(recipe.dvae.image_size * _SIDE_MARGIN)
         curate, publish = CurateConfig(short_side=side), PublishConfig()
     return StageConfigs(
         curate=curate,

@@ -83,6 +83,15 @@ def test_full_disk(tmp_path: Path) -> None:
     home.require_space(tmp_path, 1e-6)
 
 
+@pytest.mark.parametrize("value", ["two", "-1", "1.5", "0"])
+def test_numbers_in_the_environment(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("DALLE_PROCESSES", value)
+    with pytest.raises(UserError, match=r"DALLE_PROCESSES is .* whole number, at least 1"):
+        Settings.from_environment()
+    monkeypatch.setenv("DALLE_PROCESSES", "3")
+    assert Settings.from_environment().processes == 3
+
+
 def test_wrong_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 12, 1, "final", 0))
     with pytest.raises(UserError, match=r"dependencies are for 3\.11"):

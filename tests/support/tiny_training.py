@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from training.image_tokenizer import DVAEImageTokenizer, image_tokenizer_info, l
 from training.reporting import read_metrics
 
 NAME = "tiny"
+# Runs a module with arguments; exit status and stderr.
+Runner = Callable[..., tuple[int, str]]
 ROOT = Path(__file__).parents[2]
 HELD_OUT = "red heart"
 
@@ -54,7 +57,9 @@ def tiny() -> Recipe:
             demo.dvae_training, updates=60, batch=4, **every_update, temperature=Cosine(1, 0.5, 60)
         ),
         transformer=TransformerConfig(depth=4, heads=2, head_width=8, convolution_kernel=3),
-        dalle_training=dataclasses.replace(demo.dalle_training, updates=60, batch=4, warmup=5, **every_update),
+        dalle_training=dataclasses.replace(
+            demo.dalle_training, updates=60, batch=4, warmup=5, **every_update
+        ),
         split=SplitConfig(validation=0.2, held_out=(HELD_OUT,)),
     )
 

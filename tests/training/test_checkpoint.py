@@ -105,7 +105,9 @@ def test_a_damaged_tensor_file_is_an_error_and_not_a_fresh_start(tmp_path: Path)
 
 def trained(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    # Channels last, as the dVAE has it: the optimiser's state must follow.
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 2, 3))
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
     step(model, optimizer, range(steps))
     return model, optimizer
@@ -114,7 +116,9 @@ def trained(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
 def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
     for i in steps:
         optimizer.zero_grad()
-        model(torch.full((1, 3), float(i))).square().sum().backward()
+        model(
+            torch.randn(1, 3, 7, 7, generator=torch.Generator().manual_seed(i))
+        ).square().sum().backward()
         optimizer.step()
 
 

@@ -2,7 +2,6 @@ import collections
 import dataclasses
 import hashlib
 import itertools
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -122,4 +122,6 @@ def test_ema_goes_on_from_its_tensors() -> None:
     ema.update(5)
     other.load(ema.tensors())
     assert all(torch.equal(ema.tensors()[k], v) for k, v in other.tensors().items())
-    assert math.isclose(float(ema.tensors()["weight"].sum()), float(other.tensors()["weight"].sum()))
+    assert math.isclose(
+        float(ema.tensors()["weight"].sum()), float(other.tensors()["weight"].sum())
+    )

@@ -1,0 +1,40 @@
+"""Print every mark beside its peer, and what fell since it was last recorded: `make bench`."""
+
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.marks import MARKS
+
+RECORDED = Path(__file__).with_name("recorded.json")
+_FALLEN = 0.85
+
+
+def main() -> int:
+    """Measure, compare, print; with `--record`, keep the ratios. 1 if a mark fell by over 15 %."""
+    before: dict[str, float] = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
+    now: dict[str, float] = {}
+    fallen = []
+    print(f"{'mark':46} {'ours':>9} {'peer':>9} {'ratio':>7} {'asked':>6} {'before':>7}")
+    for mark_of in MARKS:
+        mark = mark_of()
+        now[mark.name] = round(mark.ratio, 3)
+        earlier = before.get(mark.name)
+        asked = f"{mark.least:.2f}" if mark.least else "-"
+        known = f"{earlier:.2f}" if earlier else "-"
+        print(
+            f"{mark.name:46} {mark.ours:8.3f}s {mark.peer:8.3f}s {mark.ratio:7.2f} {asked:>6} "
+            f"{known:>7}   against {mark.against}",
+            flush=True,
+        )
+        if earlier and mark.ratio < _FALLEN * earlier:
+            fallen.append(mark.name)
+    for name in fallen:
+        print(f"fell by more than 15 %: {name} ({before[name]:.2f} to {now[name]:.2f})")
+    if "--record" in sys.argv[1:]:
+        RECORDED.write_text(json.dumps(now, indent=1) + "\n")
+    return 1 if fallen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""A mistake of the caller is one sentence on stderr and exit status 2."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_training
+from tiny_training import Finished
+
+from pipelines.layout import Layout
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tiny_training.Runner:
+    def start(module: str, *arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        assert isinstance(end.value.code, int)
+        return end.value.code, capsys.readouterr().err
+
+    return start
+
+
+def assert_one_sentence(found: tuple[int, str], expected: str) -> None:
+    status, errors = found
+    assert status == 2
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert expected in errors
+
+
+def test_in_a_process_of_its_own(tmp_path: Path) -> None:
+    program = tiny_training.start(
+        "training.train_dvae", "--recipe", "huge", "--pairs", tmp_path, "--output", tmp_path / "o",
+        tiny_recipe=False,
+    )  # fmt: skip
+    _, errors = program.communicate(timeout=60)
+    known = "the recipes are demo, small, cc3m_1b, paper_12b"
+    assert_one_sentence((program.returncode, errors), f"unknown recipe 'huge'; {known}")
+    assert not (tmp_path / "o").exists()
+
+
+def test_missing_pairs(run: tiny_training.Runner, tmp_path: Path) -> None:
+    found = run(
+        "training.train_dvae", "--recipe", "demo", "--pairs", tmp_path / "none", "--output", "o"
+    )
+    assert_one_sentence(found, f"{tmp_path}/none is not finished (no _SUCCESS); materialise")
+
+
+def test_too_few_pairs(run: tiny_training.Runner, tiny_recipe: str, tmp_path: Path) -> None:
+    pairs = tiny_training.write_pairs(Layout(str(tmp_path)), rows=1)
+    output = tmp_path / "o"
+    found = run(
+        "training.train_dvae", "--recipe", tiny_recipe, "--pairs", pairs, "--output", output
+    )
+    assert_one_sentence(found, "rows of the train split, at least 2 are needed; crawl more pairs")
+
+
+def test_missing_dataset(run: tiny_training.Runner, tmp_path: Path) -> None:
+    for recipe, expected in (("demo", "holds no published version"), ("huge", "unknown recipe")):
+        found = run(
+            "training.train_dalle", "--recipe", recipe, "--dataset", tmp_path, "--output", tmp_path
+        )
+        assert_one_sentence(found, expected)
+
+
+def test_dataset_of_another_grid(
+    run: tiny_training.Runner, finished: Finished, tmp_path: Path
+) -> None:
+    found = run(
+        "training.train_dalle", "--recipe", "paper_12b", "--dataset", finished.dataset,
+        "--output", tmp_path,
+    )  # fmt: skip
+    assert_one_sentence(found, "has grid 4, recipe paper_12b needs 32; publish a dataset for")
+
+
+@pytest.mark.parametrize("module", ["training.sample", "training.evaluate"])
+def test_missing_model(
+    run: tiny_training.Runner, finished: Finished, module: str, tmp_path: Path
+) -> None:
+    found = run(
+        module, "--dalle", tmp_path / "none", "--dvae", finished.dvae,
+        "--dataset", finished.dataset, "--output", tmp_path,
+    )  # fmt: skip
+    assert_one_sentence(found, f"{tmp_path}/none holds no finished model; train it first")
+
+
+def test_numbers_out_of_range(
+    run: tiny_training.Runner, finished: Finished, tiny_recipe: str, tmp_path: Path
+) -> None:
+    models = (
+        *("--dalle", finished.dalle, "--dvae", finished.dvae),
+        *("--dataset", finished.dataset, "--output", tmp_path),
+    )
+    found = run("training.sample", *models, "--temperature", 0)
+    assert_one_sentence(found, "temperature must be positive, got 0.0")
+    for option in ("--candidates", "--limit"):
+        status, errors = run("training.sample", *models, option, 0)
+        assert status == 2
+        assert option in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dvae_that_did_not_make_the_codes(
+    run: tiny_training.Runner, finished: Finished, tiny_recipe: str, tmp_path: Path
+) -> None:
+    from training import train_dvae
+
+    train_dvae.train(tiny_recipe, [finished.pairs], tmp_path / "dvae", updates=1)
+    for module in ("training.sample", "training.evaluate"):
+        found = run(
+            module, "--dalle", finished.dalle, "--dvae", tmp_path / "dvae",
+            "--dataset", finished.dataset, "--output", tmp_path / "o",
+        )  # fmt: skip
+        assert_one_sentence(found, "were made by the dVAE")
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import cli
+
+    def broken() -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(sys, "argv", ["broken"])
+    with pytest.raises(ValueError, match="a defect"):
+        cli.run(broken)
