@@ -91,6 +91,8 @@ class DVAETraining:
         codebook_warmup: begin from a k-means of encoder features instead of random codes, so
             that short runs do not spend themselves on reviving dead codes (not in the paper).
         clip: global gradient norm; the paper names none for this stage.
+        least_log_scale: floor of ln b in the likelihood. Without one (the paper), a drawing's
+            flat background, whose density grows without bound, takes all of the gradient.
         ema: decay of the averaged weights, applied after every update.
         least_perplexity: a codebook less used than this fails the run's check.
     """
@@ -106,6 +108,7 @@ class DVAETraining:
     encoder_rate: float = 1.0
     codebook_warmup: bool = False
     clip: float = float("inf")
+    least_log_scale: float = float("-inf")
     ema: float = 0.999
     least_perplexity: float = 8.0
     checkpoint_seconds: float = 600.0

@@ -1,6 +1,5 @@
 """Measure finished models on what they were not trained on: `python -m training.evaluate ...`."""
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +7,7 @@ from typing import Annotated
 import torch
 import typer
 
+from pipelines import storage
 from training import cli
 from training.codebook import perplexity
 from training.finished import sha256
@@ -69,7 +69,7 @@ def evaluate(
             for caption, true, some in zip(captions, truth, drawn, strict=True)
         ]
         contact_sheet(rows, output / "held_out.png", columns=3, label_width=_LABEL_WIDTH)
-    (output / "evaluation.json").write_text(json.dumps(figures, indent=1, sort_keys=True))
+    storage.write_json(str(output / "evaluation.json"), figures)
 
 
 def _figures(split: str, found: Nats) -> dict[str, float | int]:

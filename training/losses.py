@@ -9,18 +9,20 @@ from torch import Tensor
 from training.models.dvae import images_to_input
 
 
-def logit_laplace_nll(maps: Tensor, images: Tensor) -> Tensor:
+def logit_laplace_nll(maps: Tensor, images: Tensor, least_log_scale: float = -math.inf) -> Tensor:
     """Negative log-likelihood under the logit-Laplace density (appendix A.3, equation 2).
 
     Args:
         maps: mean and ln b, [B, 6, H, W].
         images: uint8 [B, 3, H, W].
+        least_log_scale: ln b is not taken below it.
 
     Returns:
         Nats summed over pixels and channels, [B].
     """
     x = images_to_input(images)
     mean, log_b = maps.chunk(2, dim=1)
+    log_b = log_b.clamp(min=least_log_scale)
     nll = math.log(2) + log_b + torch.log(x * (1 - x))
     nll = nll + (torch.logit(x) - mean).abs() * torch.exp(-log_b)
     return nll.sum((1, 2, 3))

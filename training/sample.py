@@ -1,12 +1,12 @@
 """Draw a sheet of pictures for captions of a dataset: `python -m training.sample ...`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
+from pipelines import storage
 from training import cli
 from training.finished import sha256
 from training.models.loading import load_dvae, load_transformer, recipe_of
@@ -60,7 +60,7 @@ def sample(
         "dataset": data.manifest.version,
         "captions": [{"caption": line.caption, "split": line.split} for line in lines],
     }
-    (output / "samples.json").write_text(json.dumps(facts, indent=1))
+    storage.write_json(str(output / "samples.json"), facts)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ class DVAETrainer:
         gumbel = self._gumbel(step, len(images))
         relaxed = self.wrapped(images, cosine(training.temperature, step), gumbel)
         scale = 3 * self.config.image_size**2
-        nll = logit_laplace_nll(relaxed.maps, images).mean() / scale
+        nll = logit_laplace_nll(relaxed.maps, images, training.least_log_scale).mean() / scale
         kl = categorical_kl_to_uniform(relaxed.logits).mean()
         loss = nll + cosine(training.kl_weight, step) * kl / scale
         self.optimizer.zero_grad()
