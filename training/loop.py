@@ -1,8 +1,9 @@
 """The loop that both stages share: update, report, checkpoint, stop when asked to."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,40 +21,56 @@ class Stopped(SystemExit):
         super().__init__(128 + number)
 
 
+class Trainer(Protocol):
+    """A model, its optimiser and its data: what the loop needs to know of them.
+
+    Attributes:
+        runtime: this process.
+        fingerprint: of recipe and data; only its own checkpoints are resumed.
+    """
+
+    runtime: Runtime
+    fingerprint: str
+
+    def update(self, step: int) -> Mapping[str, Tensor]:
+        """Do update number `step`, from 0; return scalars to report."""
+
+    def save(self, done: int) -> Checkpoint:
+        """The state after `done` updates."""
+
+    def load(self, found: Checkpoint) -> None:
+        """Go on from `save`."""
+
+
 def run(
-    update: Callable[[int], Mapping[str, Tensor]],
-    save: Callable[[int], Checkpoint],
-    *,
-    start: int,
-    updates: int,
-    output: Path,
-    runtime: Runtime,
-    report_every: int,
-    checkpoint_seconds: float,
+    trainer: Trainer, output: Path, *, updates: int, report_every: int, checkpoint_seconds: float
 ) -> None:
-    """Do updates `start` ... `updates` - 1.
+    """Do updates up to number `updates`, from the newest checkpoint on.
 
     Args:
-        update: does one update, numbered from 0, and returns scalar tensors to report; they are
-            averaged between reports and over no more than one process.
-        save: the run's state after so many updates.
-        start: updates done by an earlier process.
-        updates: where to end.
+        trainer: reported scalars are averaged between reports, and are the first process's own.
         output: directory of checkpoints and metrics.
-        runtime: this process.
+        updates: where to end.
         report_every: updates between reports.
         checkpoint_seconds: time between checkpoints.
 
     Raises:
         Stopped: after SIGINT or SIGTERM, with a checkpoint written.
     """
+    runtime, directory = trainer.runtime, output / "checkpoints"
+    found = checkpoint.newest(directory, trainer.fingerprint)
+    if found is not None:
+        trainer.load(found)
+        if runtime.first:
+            print(f"going on from update {found.update}", flush=True)
+    start = found.update if found else 0
     stop = StopSignal(runtime)
     saved_at = time.monotonic()
     sums: dict[str, Tensor] = {}
     count = 0
     with Reporter(output, updates, start, runtime.first) as reporter:
         for step in range(start, updates):
-            for name, value in update(step).items():
+            for name, value in trainer.update(step).items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
             count, done = count + 1, step + 1
             if done % report_every == 0 or done in (1, updates):
@@ -62,7 +79,7 @@ def run(
             due = time.monotonic() - saved_at > checkpoint_seconds
             received, due = stop.agree(due)
             if (received or due) and runtime.first:
-                checkpoint.save(output / "checkpoints", save(done))
+                checkpoint.save(directory, trainer.save(done))
                 saved_at = time.monotonic()
             if received:
                 raise Stopped(received)

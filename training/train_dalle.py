@@ -170,19 +170,13 @@ def train(
         return
     process = runtime.start()
     trainer = DALLETrainer(data, process, fingerprint)
-    found = checkpoint.newest(output / "checkpoints", fingerprint)
-    if found is not None:
-        trainer.load(found)
-        typer.echo(f"going on from update {found.update}")
+    training = chosen.dalle_training
     loop.run(
-        trainer.update,
-        trainer.save,
-        start=found.update if found else 0,
+        trainer,
+        output,
         updates=total,
-        output=output,
-        runtime=process,
-        report_every=min(chosen.dalle_training.report_every, max(1, total // 20)),
-        checkpoint_seconds=chosen.dalle_training.checkpoint_seconds,
+        report_every=min(training.report_every, max(1, total // 20)),
+        checkpoint_seconds=training.checkpoint_seconds,
     )
     if process.first:
         model = trainer.averaged()

@@ -155,19 +155,13 @@ def train(
     process = runtime.start()
     files = [f for directory in pairs for f in list_files(str(directory), ".parquet")]
     trainer = DVAETrainer(chosen, files, process, fingerprint)
-    found = checkpoint.newest(output / "checkpoints", fingerprint)
-    if found is not None:
-        trainer.load(found)
-        typer.echo(f"going on from update {found.update}")
+    training = chosen.dvae_training
     loop.run(
-        trainer.update,
-        trainer.save,
-        start=found.update if found else 0,
+        trainer,
+        output,
         updates=total,
-        output=output,
-        runtime=process,
-        report_every=min(chosen.dvae_training.report_every, max(1, total // 20)),
-        checkpoint_seconds=chosen.dvae_training.checkpoint_seconds,
+        report_every=min(training.report_every, max(1, total // 20)),
+        checkpoint_seconds=training.checkpoint_seconds,
     )
     if process.first:
         model = trainer.averaged()

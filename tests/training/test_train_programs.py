@@ -39,7 +39,7 @@ def test_the_dvae_learns_and_leaves_its_files(finished: Finished) -> None:
     assert summary["updates"] == 60
     assert summary["psnr_db"] > 8
     assert 1 <= summary["codebook_perplexity"] <= summary["codebook_used"] <= 32
-    assert mean(finished.dvae, "loss", slice(-10, None)) < mean(finished.dvae, "loss", slice(10))
+    assert mean(finished.dvae, "nll", slice(-10, None)) < mean(finished.dvae, "nll", slice(10))
     for name in ("reconstructions.png", "curves.png", "final/_SUCCESS"):
         assert (finished.dvae / name).stat().st_size > 0
     assert not (finished.dvae / "checkpoints").exists()
