@@ -82,7 +82,7 @@ def crawl_configs(batch: "CrawlBatch", contact: str) -> tuple["CandidatesConfig"
         http = HttpConfig(
             contact=contact or _LOOPBACK_CONTACT,
             max_bytes=_LOOPBACK_MAX_BYTES,
-            host_delay_s=0.0,
+            domain_delay_s=0.0,
             allow_networks=(_LOOPBACK_NETWORK,),
         )
     elif contact:

@@ -5,19 +5,46 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class DomainLimit:
+    """Another limit for one registrable domain, e.g. a content network that allows more.
+
+    Attributes:
+        domain: registrable domain (`example.co.uk`) or IP address.
+        connections: open at once.
+        delay_s: least time between the starts of two requests, in seconds.
+    """
+
+    domain: str
+    connections: int
+    delay_s: float
+
+    def __post_init__(self) -> None:
+        if self.connections < 1 or self.delay_s < 0:
+            raise ValueError(f"{self.domain}: connections must be above 0, delay_s not negative")
+
+
+@dataclass(frozen=True)
 class HttpConfig:
     """How the crawler speaks to servers.
 
     Attributes:
         contact: URL or e-mail address in the User-Agent, for site owners who want to object.
         agent: product token, which robots.txt groups and X-Robots-Tag prefixes are matched with.
-        deadline_s: limit of one whole exchange, redirects included, in seconds.
-        max_bytes: limit of a body, after content decoding.
+        deadline_s: limit of one whole exchange, name resolution and redirects included.
+        min_bytes_per_s: slowest acceptable transfer of a body, measured from its third second on.
+        max_bytes: limit of a body, before and after content decoding.
         max_redirects: redirects followed; each target is checked like the first URL.
         retries: further tries after an outcome that may pass (timeouts, 5xx ...).
-        host_delay_s: least time between two requests to one host, in seconds.
+        ports: TCP ports that may be connected to; in `allow_networks` every port may.
         allow_networks: networks that may be fetched from although they are not global,
             e.g. `127.0.0.0/8` for a server on this machine.
+        nameservers: DNS servers as `ADDRESS` or `ADDRESS:PORT`; the system's if empty.
+        ca_file: PEM file of further certificate authorities to trust.
+        domain_connections: connections to one registrable domain at once.
+        domain_delay_s: least time between the starts of two requests to one registrable domain.
+        domain_limits: exceptions from the two.
+        max_wait_s: longest wait for a domain's turn; then the URL is left for a later run.
+        processes: worker processes that crawl at the same time; they share the domain limits out.
 
     Raises:
         ValueError: if a value makes no sense, naming it.
@@ -26,21 +53,33 @@ class HttpConfig:
     contact: str
     agent: str = "dalle-graph"
     deadline_s: float = 10.0
+    min_bytes_per_s: int = 1_000
     max_bytes: int = 20_000_000
     max_redirects: int = 5
     retries: int = 1
-    host_delay_s: float = 0.5
+    ports: tuple[int, ...] = (80, 443)
     allow_networks: tuple[str, ...] = ()
+    nameservers: tuple[str, ...] = ()
+    ca_file: str | None = None
+    domain_connections: int = 4
+    domain_delay_s: float = 0.25
+    domain_limits: tuple[DomainLimit, ...] = ()
+    max_wait_s: float = 60.0
+    processes: int = 1
 
     def __post_init__(self) -> None:
         if not self.contact.strip() or not self.contact.isprintable():
             raise ValueError("contact is empty: set a URL or e-mail address that site owners reach")
         if not self.agent.replace("-", "").replace("_", "").isalpha():
             raise ValueError(f"agent may hold letters, - and _ only (RFC 9309), got {self.agent!r}")
-        if self.deadline_s <= 0 or self.max_bytes < 1:
-            raise ValueError("deadline_s and max_bytes must be above 0")
-        if min(self.retries, self.max_redirects, self.host_delay_s) < 0:
-            raise ValueError("retries, max_redirects and host_delay_s must not be negative")
+        for name in ("deadline_s", "max_bytes", "domain_connections", "processes"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in (
+            "retries", "max_redirects", "domain_delay_s", "max_wait_s", "min_bytes_per_s"
+        ):  # fmt: skip
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for network in self.allow_networks:
             ipaddress.ip_network(network)
 
@@ -76,12 +115,16 @@ class FetchConfig:
 
     Attributes:
         http: `max_bytes` is the limit of an image.
-        concurrency: connections open at once, in each worker process.
+        concurrency: connections open at once, in each worker process; fewer while many time out.
+        takedown: file of URLs, domains and SHA-256 that must not be fetched or kept.
+        max_attempts: requests for one URL over all runs; then a failure counts as final.
     """
 
     http: HttpConfig
     concurrency: int = 32
+    takedown: str | None = None
+    max_attempts: int = 6
 
     def __post_init__(self) -> None:
-        if self.concurrency < 1:
-            raise ValueError("concurrency must be at least 1")
+        if self.concurrency < 1 or self.max_attempts < 1:
+            raise ValueError("concurrency and max_attempts must be at least 1")

@@ -15,18 +15,9 @@ import time
 from collections.abc import Iterator, Sequence
 from urllib.parse import SplitResult
 
-from pipelines.crawl.outcomes import Outcome
+from pipelines.crawl.outcomes import FetchError, Outcome
 
 _TLS = ssl.create_default_context()
-
-
-class FetchError(Exception):
-    """A request that ended without a body; `outcome` says how."""
-
-    def __init__(self, outcome: Outcome, detail: str):
-        super().__init__(detail)
-        self.outcome = outcome
-        self.detail = detail
 
 
 class Deadline:

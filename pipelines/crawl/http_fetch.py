@@ -14,9 +14,9 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from pipelines.crawl.config import HttpConfig
-from pipelines.crawl.http_connect import Deadline, FetchError, connection_to
+from pipelines.crawl.http_connect import Deadline, connection_to
 from pipelines.crawl.opt_out import OptOut, Robots, RobotsFile, x_robots_tag
-from pipelines.crawl.outcomes import Outcome
+from pipelines.crawl.outcomes import FetchError, Outcome
 from pipelines.identity import normalise_url
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -169,8 +169,8 @@ class HttpClient:
             return _read_body(answer, state, sniff, wrong_type, max_bytes)
 
     def _wait_for_slot(self, host: str, deadline: Deadline) -> None:
-        """Keep `host_delay_s` between the requests to one host; waiting spares the deadline."""
-        delay = self._config.host_delay_s
+        """Keep `domain_delay_s` between the requests to one host; waiting spares the deadline."""
+        delay = self._config.domain_delay_s
         if not delay:
             return
         with self._lock:

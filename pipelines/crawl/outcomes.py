@@ -13,6 +13,7 @@ class Outcome(StrEnum):
     HTTP_5XX = "http_5xx"
     BAD_RESPONSE = "bad_response"
     TIMEOUT = "timeout"
+    TOO_SLOW = "too_slow"
     CONNECT = "connect"
     DNS = "dns"
     TLS = "tls"
@@ -35,7 +36,7 @@ class Outcome(StrEnum):
         """The outcome that a final HTTP status stands for; 2xx is OK."""
         if status in (404, 410):
             return cls.NOT_FOUND
-        if status == 429:
+        if status in (429, 503):
             return cls.THROTTLED
         if 200 <= status < 300:
             return cls.OK
@@ -50,8 +51,18 @@ _RETRYABLE = frozenset(
         Outcome.HTTP_5XX,
         Outcome.BAD_RESPONSE,
         Outcome.TIMEOUT,
+        Outcome.TOO_SLOW,
         Outcome.CONNECT,
         Outcome.DNS,
         Outcome.ROBOTS_UNREACHABLE,
     }
 )
+
+
+class FetchError(Exception):
+    """A request that ended without a body; `outcome` says how."""
+
+    def __init__(self, outcome: Outcome, detail: str):
+        super().__init__(detail)
+        self.outcome = outcome
+        self.detail = detail

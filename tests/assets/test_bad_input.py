@@ -150,7 +150,7 @@ def test_a_foreign_site_needs_a_contact() -> None:
         crawl_configs(batch, "")
     candidates, _ = crawl_configs(batch, "me@example.org")
     assert candidates.http.allow_networks == ()
-    assert candidates.http.host_delay_s > 0
+    assert candidates.http.domain_delay_s > 0
 
 
 def test_only_a_batch_of_this_machine_may_fetch_from_it() -> None:

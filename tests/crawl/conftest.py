@@ -58,6 +58,6 @@ def http_config() -> HttpConfig:
         contact="mailto:tests@localhost",
         deadline_s=2.0,
         max_bytes=100_000,
-        host_delay_s=0.0,
+        domain_delay_s=0.0,
         allow_networks=("127.0.0.0/8",),
     )

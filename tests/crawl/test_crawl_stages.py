@@ -25,7 +25,7 @@ from pipelines.runners import Engine
 HTTP = HttpConfig(
     contact="mailto:tests@localhost",
     max_bytes=MAX_BYTES,
-    host_delay_s=0,
+    domain_delay_s=0,
     allow_networks=("127.0.0.0/8",),
 )
 CANDIDATES = CandidatesConfig(HTTP, rows_per_part=10, pages_per_shard=3)
@@ -154,7 +154,7 @@ def test_a_second_run_asks_for_nothing(served):
 
 def _crawl(layout: Layout) -> None:
     extract_candidates("b", layout, CANDIDATES, Engine())
-    fetch_pairs("b", layout, FetchConfig(replace(HTTP, host_delay_s=0.02)), Engine())
+    fetch_pairs("b", layout, FetchConfig(replace(HTTP, domain_delay_s=0.02)), Engine())
 
 
 def test_a_killed_crawl_goes_on_and_ends_the_same(served, tmp_path):

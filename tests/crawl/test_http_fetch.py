@@ -47,7 +47,8 @@ def test_types_by_first_bytes(head, mime):
         (410, Outcome.NOT_FOUND, 1),
         (403, Outcome.HTTP_4XX, 1),
         (429, Outcome.THROTTLED, 2),
-        (503, Outcome.HTTP_5XX, 2),
+        (503, Outcome.THROTTLED, 2),
+        (500, Outcome.HTTP_5XX, 2),
     ],
 )
 def test_statuses_and_retries(site, http_config, status, outcome, asked):
@@ -212,7 +213,7 @@ def test_robots_is_asked_for_once_by_many_threads(site, http_config):
 
 
 def test_a_host_is_left_its_pause(site, http_config):
-    client = HttpClient(replace(http_config, host_delay_s=0.15))
+    client = HttpClient(replace(http_config, domain_delay_s=0.15))
     url = site.serve("/a.png", PNG)
     start = time.monotonic()
     for _ in range(3):
