@@ -1,45 +1,37 @@
 """Crawl batches: `python -m assets.batches add NAME SOURCE...`, `launch NAME [JOB]`, `list`.
 
-A SOURCE is a URL list (.csv, .tsv, .jsonl, .parquet, also compressed), a sitemap (an http(s) URL
-that ends in .xml or .xml.gz), any other http(s) URL (a page), or `BASE_URL=DIRECTORY` for pages
-saved on disk. `add` writes the batch's JSON file below the data root and makes its name a
-partition in Dagster; `launch` queues a job for it, which the daemon (`make up`) then runs.
+A SOURCE is a URL list (CSV, TSV, JSON lines, Parquet, YFCC100M metadata, also compressed), a WARC
+or WAT file, a folder or glob of these, a page or sitemap (an http(s) URL), or `BASE_URL=DIRECTORY`
+for pages saved on disk; files are recognised by their content. `add` writes the batch's JSON file
+below the data root and makes its name a partition in Dagster; a long list becomes several batches,
+NAME-0000, NAME-0001 ... `launch` queues a job for a batch, or for all that a pattern like 'NAME-*'
+names, which the daemon (`make up`) then runs.
 """
 
 import argparse
+import fnmatch
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 
-from assets.lib import runs
+from assets.lib import batch_plan, runs
 from assets.lib.home import UserError, dagster_home
-from assets.lib.partitions import PARTITIONS
+from assets.lib.partitions import PARTITIONS, finished_batches
 from assets.lib.settings import Settings
 from pipelines import storage
-from pipelines.crawl.batches import CrawlBatch, Source, SourceKind, write_batch
+from pipelines.crawl.batches import CrawlBatch, ListFormat, read_batch, write_batch
 from pipelines.layout import Layout
 
-_WEB = ("http://", "https://")
-
-
-def parse_source(text: str, index: int) -> Source:
-    """One word of the command line as a source.
-
-    Raises:
-        UserError: if it names nothing that can be read.
-    """
-    name = f"source-{index}"
-    base, equals, directory = text.partition("=")
-    if text.startswith(_WEB) and equals and storage.exists(directory):
-        return Source(name, SourceKind.HTML_FILES, (directory,), base_url=base)
-    if text.startswith(_WEB) and text.endswith((".xml", ".xml.gz")):
-        return Source(name, SourceKind.SITEMAP, (text,))
-    if text.startswith(_WEB):
-        return Source(name, SourceKind.WEB_PAGES, (text,))
-    if not storage.exists(text):
-        raise UserError(f"cannot read the URL list {text!r}; check the path")
-    return Source(name, SourceKind.URL_LIST, (text,))
+PAIRS_PER_BATCH = 100_000
+_STAGES = {
+    "candidates": "image_text_candidates",
+    "fetched": "fetched_pairs",
+    "curated": "curated_pairs",
+    "deduped": "deduped_pairs",
+    "tokens": "token_grids",
+}
 
 
 def register(batch: CrawlBatch, layout: Layout, instance: dg.DagsterInstance) -> None:
@@ -62,26 +54,78 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _add(arguments: argparse.Namespace, instance: dg.DagsterInstance) -> str:
-    sources = tuple(parse_source(text, i) for i, text in enumerate(arguments.source))
-    batch = CrawlBatch(arguments.name, sources)
-    register(batch, Settings.from_environment().layout, instance)
-    return f"batch {batch.name} is registered; next: python -m assets.batches launch {batch.name}"
+    pairs, name = arguments.pairs_per_batch, arguments.name
+    found = batch_plan.recognise(
+        arguments.source, pairs, arguments.name_source, _options(arguments)
+    )
+    batches = batch_plan.batches_of(name, found, pairs)
+    layout = Settings.from_environment().layout
+    for batch in batches:
+        _require_unused(batch, layout)
+    for batch in batches:
+        register(batch, layout, instance)
+    one = len(batches) == 1
+    told = name if one else f"'{name}-*'"
+    counted = "1 batch" if one else f"{len(batches)} batches"
+    return "\n".join(
+        [
+            *(item.text() for item in found),
+            f"{counted} registered; next: python -m assets.batches launch {told}",
+        ]
+    )
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = ("format", "columns", "url_column", "caption_column", "base_url", "snapshot")
+    given = {name: getattr(arguments, name) for name in names}
+    return {name: value for name, value in given.items() if value}
+
+
+def _require_unused(batch: CrawlBatch, layout: Layout) -> None:
+    """A name stands for its sources: what was fetched under it must not become something else."""
+    if storage.exists(layout.crawl_batch(batch.name)):
+        there = read_batch(batch.name, layout)
+        if there.sources != batch.sources and storage.exists(
+            layout.dataset("image_text_candidates", batch.name)
+        ):
+            raise UserError(
+                f"batch {batch.name!r} has other sources and was crawled already; choose another "
+                "name"
+            )
 
 
 def _launch(arguments: argparse.Namespace, instance: dg.DagsterInstance) -> str:
-    known = instance.get_dynamic_partitions(PARTITIONS)
-    if arguments.name not in known:
+    known = sorted(instance.get_dynamic_partitions(PARTITIONS))
+    names = fnmatch.filter(known, arguments.name)
+    if not names:
         raise UserError(
             f"there is no crawl batch {arguments.name!r} (registered: "
-            f"{', '.join(sorted(known)) or 'none'}); register it: "
+            f"{', '.join(known) or 'none'}); register it: "
             f"python -m assets.batches add {arguments.name} SOURCE..."
         )
-    run_id = runs.launch(arguments.job, {"dagster/partition": arguments.name})
-    return f"{arguments.job} of batch {arguments.name} is queued as run {run_id}"
+    lines = []
+    for name in names:
+        run_id = runs.launch(arguments.job, {"dagster/partition": name})
+        lines.append(f"{arguments.job} of batch {name} is queued as run {run_id}")
+    return "\n".join(lines)
 
 
 def _list(_arguments: argparse.Namespace, instance: dg.DagsterInstance) -> str:
-    return "\n".join(sorted(instance.get_dynamic_partitions(PARTITIONS)))
+    """A line for each batch: name, time of registration, finished stages, sources."""
+    layout = Settings.from_environment().layout
+    finished = {stage: set(finished_batches(layout, name)) for stage, name in _STAGES.items()}
+    lines = []
+    for name in sorted(instance.get_dynamic_partitions(PARTITIONS)):
+        done = " ".join(stage for stage, names in finished.items() if name in names)
+        try:
+            batch = read_batch(name, layout)
+        except FileNotFoundError:
+            lines.append(f"{name}  no sources below {layout.root}")
+            continue
+        at = batch.registered_at[:16].replace("T", " ")
+        sources = ", ".join(source.name for source in batch.sources)
+        lines.append(f"{name}  {at}  [{done or 'nothing finished'}]  {sources}")
+    return "\n".join(lines) or "no batch is registered"
 
 
 _COMMANDS = {"add": _add, "launch": _launch, "list": _list}
@@ -95,13 +139,43 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     add = commands.add_parser("add", help="register a batch")
-    add.add_argument("name")
-    add.add_argument("source", nargs="+")
-    launch = commands.add_parser("launch", help="queue a job for a batch")
-    launch.add_argument("name")
-    launch.add_argument("job", nargs="?", default="collect_pairs")
-    commands.add_parser("list", help="print the registered batches")
+    add.add_argument("name", help="letters, digits, '.', '_' and '-'")
+    add.add_argument(
+        "source", nargs="+", help="list, archive, folder, glob, http(s) URL, or BASE_URL=DIRECTORY"
+    )
+    _add_options(add)
+    launch = commands.add_parser("launch", help="queue a job for a batch, or for a pattern of them")
+    launch.add_argument("name", help="of a batch, or a pattern like 'NAME-*'")
+    launch.add_argument("job", nargs="?", default="collect_pairs", help="default: %(default)s")
+    commands.add_parser("list", help="print the registered batches and their finished stages")
     return parser
+
+
+def _add_options(add: argparse.ArgumentParser) -> None:
+    add.add_argument(
+        "--format", type=ListFormat, choices=list(ListFormat), help="of lists; else recognised"
+    )
+    add.add_argument(
+        "--columns", type=_names, help="names for a list without a header, e.g. caption,url"
+    )
+    add.add_argument("--url-column", help="column of the image's URL")
+    add.add_argument("--caption-column", help="column of the caption")
+    add.add_argument("--base-url", help="address that saved pages were saved from")
+    add.add_argument("--snapshot", help="version of the list or crawl, written into every row")
+    add.add_argument("--name-source", help="name of the sources, written into every row")
+    add.add_argument(
+        "--pairs-per-batch", type=_count, default=PAIRS_PER_BATCH, help="default: %(default)s"
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 if __name__ == "__main__":

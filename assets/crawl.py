@@ -1,16 +1,17 @@
-"""crawl: web pages and URL lists to image bytes."""
+"""crawl: URL lists, web archives and pages to image bytes."""
 
 import dagster as dg
 
-from assets.lib import report
+from assets.lib import crawl_page, report
 from assets.lib.contract_checks import contract_check, kept_in, ledger_check
+from assets.lib.crawl_checks import broken_rows_check, success_rate_check
 from assets.lib.partitions import crawl_batches, registered_batch
 from assets.lib.settings import Settings
 from assets.lib.stages import crawl_configs
-from pipelines import schemas
+from pipelines import schemas, storage
 
 GROUP = "crawl"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 @dg.asset(
@@ -25,14 +26,20 @@ CODE_VERSION = "1"
 def image_text_candidates(
     context: dg.AssetExecutionContext, settings: Settings
 ) -> dg.MaterializeResult:
-    """(url, caption) rows found in the batch's URL lists and pages."""
+    """(url, caption) rows found in the batch's lists, archives and pages.
+
+    Rows that cannot be read, and pairs that this batch or an earlier one of the same source
+    already has, are counted by reason and kept in `rejects`.
+    """
     from pipelines.crawl.batches import read_batch
     from pipelines.crawl.candidates import extract_candidates
 
     batch, layout = registered_batch(context, settings), settings.layout
-    config, _ = crawl_configs(read_batch(batch, layout), settings.crawl_contact)
-    finished = extract_candidates(batch, layout, config, settings.stages().engine)
-    return report.materialized(finished, layout.dataset(finished.dataset, batch))
+    config, _ = crawl_configs(read_batch(batch, layout), settings.crawl)
+    finished = extract_candidates(batch, layout, config, settings.engine)
+    directory = layout.dataset(finished.dataset, batch)
+    rejects = layout.rejects(GROUP, batch)
+    return crawl_page.materialized_candidates(finished, directory, rejects)
 
 
 @dg.asset(
@@ -46,14 +53,24 @@ def image_text_candidates(
     pool="crawl",
 )
 def fetched_pairs(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
-    """The bytes behind every candidate, fetched once, with a terminal outcome per URL."""
+    """The bytes behind every candidate, fetched once, with a terminal outcome per URL.
+
+    Materialise a batch again to fetch only what failed and may succeed (`retryable`): everything
+    else stays as it is. The web changes, so a day later is better than at once.
+    """
+    from pipelines.crawl import progress
     from pipelines.crawl.batches import read_batch
     from pipelines.crawl.fetch import fetch_pairs
+    from pipelines.crawl.fetch_inputs import count_urls
 
     batch, layout = registered_batch(context, settings), settings.layout
-    _, config = crawl_configs(read_batch(batch, layout), settings.crawl_contact)
-    finished = fetch_pairs(batch, layout, config, settings.stages().engine)
-    return report.materialized(finished, layout.dataset(finished.dataset, batch))
+    _, config = crawl_configs(read_batch(batch, layout), settings.crawl)
+    directory = layout.dataset("fetched_pairs", batch)
+    candidates = layout.dataset("image_text_candidates", batch)
+    total = count_urls(storage.list_files(candidates, ".parquet"))
+    with progress.watch(directory, total, report=context.log.info):
+        finished = fetch_pairs(batch, layout, config, settings.engine)
+    return crawl_page.materialized_fetch(finished, directory)
 
 
 CHECKS = [
@@ -66,5 +83,7 @@ CHECKS = [
     ledger_check(image_text_candidates, "image_text_candidates", schemas.Stage.CRAWL),
     # A URL that could not be fetched stays in the dataset, with its outcome.
     ledger_check(fetched_pairs, "fetched_pairs", None, kept_in("image_text_candidates")),
+    broken_rows_check(image_text_candidates),
+    success_rate_check(fetched_pairs),
 ]
 ASSETS = [image_text_candidates, fetched_pairs]

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import automation, crawl, curate, dedupe, encode, publish, train, validate
+from assets import automation, crawl, curate, dedupe, encode, inbox, publish, train, validate
 from assets.lib.settings import Settings
 
 defs = dg.Definitions(
@@ -25,6 +25,7 @@ defs = dg.Definitions(
     ],
     jobs=automation.JOBS,
     schedules=automation.SCHEDULES,
+    sensors=[inbox.crawl_inbox],
     resources={"settings": Settings.from_environment()},
     # Steps of one run follow each other and share the run's process, so that a crash of it is a
     # crash of the run, which the queue retries from the failed step. A step process of its own

@@ -11,7 +11,7 @@ import dagster as dg
 from assets.lib import daemon
 from assets.lib.children import child
 from assets.lib.home import UserError, dagster_home, require_port, require_python, whole_number
-from assets.lib.settings import demo_directory
+from assets.lib.settings import Settings, demo_directory
 
 _PORT = 3000
 _DEMO_PORT = 8765
@@ -38,6 +38,8 @@ def _serve() -> int:
     require_python()
     port = whole_number("DALLE_PORT", _PORT)
     require_port(port, "DALLE_PORT")
+    # Wrong settings are told here; later they would be a code location that does not load.
+    Settings.from_environment()
     with contextlib.ExitStack() as stack:
         instance = stack.enter_context(dg.DagsterInstance.get())
         web = demo_directory() / "web"

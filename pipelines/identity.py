@@ -1,6 +1,7 @@
 """Normalised URLs and captions, and the uid made of them."""
 
 import hashlib
+import re
 import unicodedata
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -9,6 +10,17 @@ from pipelines.schemas import UID_BYTES
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Characters that RFC 3986 allows in a path or query as they are; `%` keeps existing escapes.
 _SAFE = "/:@!$&'()*+,;=-._~%"
+# What `normalise_url` would give back as it is, which most URLs of the web are: host in lower case,
+# a path, no default port, no fragment, and no escape but upper-case ones of reserved characters.
+_ESCAPE = r"%(?:[0189A-F][0-9A-F]|2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[B-DF])"
+_KEPT = r"A-Za-z0-9/:@!$&'()*+,;=._~\-"
+_NORMAL = re.compile(
+    r"(?:http://(?![^/?]*:80/)|https://(?![^/?]*:443/))"
+    r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*(?::[1-9][0-9]{0,3})?"
+    rf"/[{_KEPT}]*(?:{_ESCAPE}[{_KEPT}]*)*(?:\?(?=.)[{_KEPT}?]*(?:{_ESCAPE}[{_KEPT}?]*)*)?"
+)
+# Unicode categories Cc, Zl and Zp.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def normalise_url(url: str) -> str:
@@ -20,6 +32,8 @@ def normalise_url(url: str) -> str:
     Raises:
         ValueError: if it is not an absolute http(s) URL with a host.
     """
+    if _NORMAL.fullmatch(url):
+        return url
     parts = urlsplit(url.strip())
     scheme = parts.scheme.lower()
     if scheme not in _DEFAULT_PORTS or not parts.hostname:
@@ -50,12 +64,18 @@ def _decode_unreserved(text: str) -> str:
 
 def normalise_caption(caption: str) -> str:
     """Unicode NFC, control characters out, runs of white space made one space."""
-    text = unicodedata.normalize("NFC", caption)
-    text = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
+    text = caption if caption.isascii() else unicodedata.normalize("NFC", caption)
+    # Printable text holds no white space but the space.
+    if not text.isprintable():
+        text = _CONTROLS.sub(" ", text)
     return " ".join(text.split())
 
 
 def uid(url: str, caption: str) -> bytes:
     """Identity of a pair: 16 bytes of SHA-256 over (normalised URL, NUL, normalised caption)."""
-    text = f"{normalise_url(url)}\0{normalise_caption(caption)}"
-    return hashlib.sha256(text.encode()).digest()[:UID_BYTES]
+    return uid_of_normalised(normalise_url(url), normalise_caption(caption))
+
+
+def uid_of_normalised(url: str, caption: str) -> bytes:
+    """`uid` for who has normalised both already."""
+    return hashlib.sha256(f"{url}\0{caption}".encode()).digest()[:UID_BYTES]

@@ -8,6 +8,7 @@ from runner metrics, and there are neither tagged outputs nor `finish_bundle`: s
 both without a word.
 """
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines import ledger, parquet, schemas, storage
 from pipelines.layout import join
@@ -61,6 +63,8 @@ class ShardStage:
         content_columns: columns that `Finished.content` covers, where the files hold others (times)
             that differ between equal runs; the files' bytes unless said otherwise.
         summarise: figures for the marker, from the URLs of the finished parts.
+        figures: figures for a shard's receipt, asked for when its files are written.
+        ended: told of a shard when its receipt is written, so that work files may go.
     """
 
     dataset: str
@@ -74,6 +78,8 @@ class ShardStage:
     writer_options: tuple[tuple[str, Any], ...] = ()
     content_columns: tuple[str, ...] = ()
     summarise: Callable[[list[str]], Mapping[str, Any]] | None = None
+    figures: Callable[[str], Mapping[str, Any]] | None = None
+    ended: Callable[[str], None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # pyarrow's own pickle forgets that the values of a fixed-size list are not null.
@@ -152,8 +158,12 @@ class ShardStage:
                 "funnel": dataclasses.asdict(funnel),
                 "files": {name: dataclasses.asdict(written) | {"content": content}},
                 "rejects": dataclasses.asdict(dropped),
+                "retryable": sum(pc.sum(b.column("retryable")).as_py() or 0 for b in rejects),
+                "figures": {} if self.figures is None else dict(self.figures(shard)),
             },
         )
+        if self.ended is not None:
+            self.ended(shard)
 
     def _receipt_url(self, index: int) -> str:
         return join(self.output, _RECEIPTS, f"{_part(index)}.json")
@@ -178,6 +188,8 @@ class ShardStage:
             for url in storage.list_files(directory, ".parquet"):
                 if url.rsplit("/", 1)[1] not in files:
                     storage.remove(url)
+        for directory in (self.output, self.rejects, join(self.output, _RECEIPTS)):
+            _remove_unfinished(directory)
         receipts = {self._receipt_url(index) for index in range(shards)}
         for url in storage.list_files(join(self.output, _RECEIPTS), ".json"):
             if url not in receipts:
@@ -195,6 +207,27 @@ class ShardStage:
         )
         ledger.write_success(self.output, finished)
         return finished
+
+
+def read_receipts(output: str) -> dict[str, dict[str, Any]]:
+    """The receipts of a dataset's finished parts, by URL; also while others are being written.
+
+    Each has `fingerprint`, `funnel`, `files`, `rejects`, `retryable` (rejected rows for which
+    another try makes sense) and `figures` (the stage's own).
+    """
+    found = {}
+    for url in storage.list_files(join(output, _RECEIPTS), ".json"):
+        # One that is replaced or broken counts as not there, as it does for the stage.
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            found[url] = storage.read_json(url)
+    return found
+
+
+def _remove_unfinished(directory: str) -> None:
+    """Remove what killed processes were writing, by the names that `storage` gives such files."""
+    fs, path = storage.filesystem(directory)
+    for found in fs.glob(f"{path}/.*.tmp"):
+        fs.rm(found)
 
 
 def _part(index: int) -> str:

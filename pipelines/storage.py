@@ -92,6 +92,23 @@ def list_files(directory: str, suffix: str = "") -> list[str]:
     return [f"{directory.rstrip('/')}/{name}" for name in kept]
 
 
+def matching(path: str) -> list[str]:
+    """URLs of the files that a path or glob names, sorted; empty if there is none."""
+    fs, inside = filesystem(path)
+    if "*" in path:
+        local = isinstance(fs, LocalFileSystem)
+        return sorted(f if local else fs.unstrip_protocol(f) for f in fs.glob(inside))
+    return [path] if fs.isfile(inside) else []
+
+
+def stamp(url: str) -> tuple[int | None, str]:
+    """Size and version of a file, its modification time where the storage knows no better."""
+    fs, path = filesystem(url)
+    info = fs.info(path)
+    version = next((str(info[key]) for key in ("ETag", "md5Hash", "mtime") if key in info), "")
+    return info.get("size"), version
+
+
 def remove(url: str, *, recursive: bool = False) -> None:
     """Remove a file or directory; nothing happens if it is not there."""
     fs, path = filesystem(url)

@@ -5,6 +5,7 @@ below `LIMIT_BYTES` together.
 """
 
 import base64
+import contextlib
 import io
 import itertools
 import textwrap
@@ -25,6 +26,8 @@ LIMIT_BYTES = 150_000
 _CELL = 72
 _LABEL = 22
 _QUALITIES = (85, 70, 50, 30)
+_FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
+_MOST_PIXELS = 64_000_000
 # A batch may drop most of its rows; the first ones tell enough.
 _ROWS_LOOKED_AT = 20_000
 
@@ -76,8 +79,8 @@ def inline(name: str, picture: bytes, limit: int = LIMIT_BYTES) -> dg.MarkdownMe
 
 def dataset_sheet(directory: str, count: int = 32) -> dict[str, dg.MarkdownMetadataValue]:
     """Metadata with the first `count` kept pictures of a dataset."""
-    rows = itertools.islice(_rows(directory, ["image", "caption"]), count)
-    shown = [Captioned(row["image"], row["caption"]) for row in rows]
+    first = itertools.islice(rows(directory, ["image", "caption"]), count)
+    shown = [Captioned(row["image"], row["caption"]) for row in first]
     return {"kept": inline("kept", contact_sheet(shown), 90_000)} if shown else {}
 
 
@@ -86,8 +89,8 @@ def reject_sheets(
 ) -> dict[str, dg.MarkdownMetadataValue]:
     """Metadata with one sheet: up to `each` pictures a reason, for the first `reasons`."""
     by_reason: dict[str, list[Captioned]] = {}
-    rows = _rows(directory, ["reason", "caption_raw", "image"])
-    for row in itertools.islice(rows, _ROWS_LOOKED_AT):
+    dropped = rows(directory, ["reason", "caption_raw", "image"])
+    for row in itertools.islice(dropped, _ROWS_LOOKED_AT):
         shown = by_reason.setdefault(row["reason"], [])
         if row["image"] is not None and len(shown) < each:
             shown.append(Captioned(row["image"], f"{row['reason']}: {row['caption_raw'] or ''}"))
@@ -119,7 +122,7 @@ def copy_pairs(rejects: str, references: str) -> Iterator[tuple[Captioned, Capti
     """Each dropped reference copy and the reference that it copies."""
     from pipelines.dedupe.transform import Reason, match_of
 
-    for row in _rows(rejects, ["reason", "detail", "caption_raw", "image"]):
+    for row in rows(rejects, ["reason", "detail", "caption_raw", "image"]):
         if row["reason"] == Reason.REFERENCE_COPY and row["image"] is not None:
             match = match_of(row["detail"])
             original = storage.read_bytes(join(references, match.reference))
@@ -136,24 +139,36 @@ def pictures(files: Mapping[str, str]) -> dict[str, dg.MarkdownMetadataValue]:
     return {name: inline(name, storage.read_bytes(url), limit) for name, url in found.items()}
 
 
-def _rows(directory: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+def rows(directory: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Rows of a dataset's directory, streamed in the order of its parts."""
     for url in storage.list_files(directory, ".parquet"):
         for batch in parquet.read_batches(url, columns=columns, rows=64):
             yield from pa.Table.from_batches([batch]).to_pylist()
 
 
 def _thumbnail(data: bytes) -> "PILImage.Image":
-    from PIL import Image, ImageOps
+    """One place of a sheet; grey if the bytes are no picture that is safe to decode."""
+    from PIL import Image
 
     cell = Image.new("RGB", (_CELL, _CELL), (238, 238, 238))
-    try:
-        opened = Image.open(io.BytesIO(data)).convert("RGBA")
-    except (OSError, ValueError):
-        return cell
-    picture = ImageOps.contain(opened, (_CELL, _CELL))
-    place = ((_CELL - picture.width) // 2, (_CELL - picture.height) // 2)
-    cell.paste(picture, place, picture)
+    # Bytes from the open web: decoders raise nearly anything, and a sheet must not fail a run.
+    with contextlib.suppress(Exception):
+        picture = _decoded(data)
+        place = ((_CELL - picture.width) // 2, (_CELL - picture.height) // 2)
+        cell.paste(picture, place, picture)
     return cell
+
+
+def _decoded(data: bytes) -> "PILImage.Image":
+    """The picture in RGBA, made to fit a place; its size is read before anything is decoded."""
+    from PIL import Image, ImageOps
+
+    opened = Image.open(io.BytesIO(data), formats=_FORMATS)
+    if opened.width * opened.height > _MOST_PIXELS:
+        raise ValueError(f"{opened.width} x {opened.height} pixels")
+    # A JPEG is then decoded at a fraction of its size.
+    opened.draft("RGB", (2 * _CELL, 2 * _CELL))
+    return ImageOps.contain(opened.convert("RGBA"), (_CELL, _CELL))
 
 
 def _wrapped(caption: str, width: int = 16, lines: int = 2) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import socket
 import sys
@@ -47,6 +48,20 @@ def whole_number(variable: str, default: int, least: int = 0) -> int:
     if not value.isdecimal() or int(value) < least:
         raise UserError(f"{variable} is {value!r}; set it to a whole number, at least {least}")
     return int(value)
+
+
+def seconds(variable: str, default: float) -> float:
+    """As `whole_number`, for a time that may have decimals.
+
+    Raises:
+        UserError: if it is no number, or negative.
+    """
+    value = os.environ.get(variable, "")
+    if not value:
+        return default
+    if not re.fullmatch(r"\d+(\.\d+)?", value):
+        raise UserError(f"{variable} is {value!r}; set it to a number of seconds, at least 0")
+    return float(value)
 
 
 def require_python() -> None:

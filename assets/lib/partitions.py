@@ -30,11 +30,16 @@ def registered_batch(context: dg.AssetExecutionContext, settings: Settings) -> s
     )
 
 
+def started_batches(layout: Layout, dataset: str) -> tuple[str, ...]:
+    """Batches of which there is a part of `dataset`, finished or not, in the order of names."""
+    names = (url.rsplit("/", 1)[1] for url in storage.list_files(layout.dataset(dataset)))
+    return tuple(n.removeprefix("batch=") for n in names if n.startswith("batch="))
+
+
 def finished_batches(layout: Layout, dataset: str) -> tuple[str, ...]:
     """Batches whose part of `dataset` is finished, in the order of their names."""
-    names = (url.rsplit("/", 1)[1] for url in storage.list_files(layout.dataset(dataset)))
-    batches = (name.removeprefix("batch=") for name in names if name.startswith("batch="))
-    return tuple(b for b in batches if storage.exists(_marker(layout, dataset, b)))
+    started = started_batches(layout, dataset)
+    return tuple(b for b in started if storage.exists(_marker(layout, dataset, b)))
 
 
 def all_finished_batches(layout: Layout, dataset: str) -> tuple[str, ...]:

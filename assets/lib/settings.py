@@ -1,25 +1,92 @@
-"""The one resource: where the data is, which recipe, and how many training processes."""
+"""The one resource: where the data is, which recipe, how it is crawled and on which engine."""
 
 import os
+import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.lib.home import UserError, whole_number
+from assets.lib.home import UserError, seconds, whole_number
 from assets.lib.stages import StageConfigs, stage_configs
 from pipelines.layout import Layout
+from pipelines.runners import Engine
 
 if TYPE_CHECKING:
     from training.config import Recipe
 
 _DEFAULT_PROCESSES = 2
+_DOMAIN_LIMIT = re.compile(r"[^=/\s]+=[1-9]\d*/\d+(\.\d+)?")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def demo_directory() -> Path:
     """Where the demonstration keeps its web, its data and its results (DALLE_DEMO_DIRECTORY)."""
     return Path(os.environ.get("DALLE_DEMO_DIRECTORY") or REPOSITORY / "demo").absolute()
+
+
+class CrawlSettings(dg.Config):
+    """How this deployment crawls; the defaults are those of `pipelines.crawl.config`.
+
+    Attributes:
+        contact: URL or e-mail address for owners of crawled sites (DALLE_CRAWL_CONTACT).
+        agent: product token, which robots.txt addresses (DALLE_CRAWL_AGENT).
+        takedown: file of what must not be fetched or kept (DALLE_CRAWL_TAKEDOWN).
+        concurrency: connections open at once, per process (DALLE_CRAWL_CONCURRENCY).
+        domain_connections: the same for one registrable domain (DALLE_CRAWL_DOMAIN_CONNECTIONS).
+        domain_delay: seconds between two requests to one (DALLE_CRAWL_DOMAIN_DELAY).
+        domain_limits: exceptions from the two, as `DOMAIN=CONNECTIONS/SECONDS`, separated by
+            spaces (DALLE_CRAWL_DOMAIN_LIMITS).
+        processes: worker processes that crawl at the same time, over all machines; they share
+            the domain's limits out (DALLE_CRAWL_PROCESSES).
+        inbox: directory or fsspec URL whose new files become batches (DALLE_CRAWL_INBOX).
+    """
+
+    contact: str = ""
+    agent: str = "dalle-graph"
+    takedown: str = ""
+    concurrency: int = 32
+    domain_connections: int = 4
+    domain_delay: float = 0.25
+    domain_limits: str = ""
+    processes: int = 1
+    inbox: str = ""
+
+    @classmethod
+    def from_environment(cls) -> "CrawlSettings":
+        """The defaults, each overridden by its environment variable.
+
+        Raises:
+            UserError: if one makes no sense.
+        """
+        default, env = cls(), os.environ.get
+        agent = env("DALLE_CRAWL_AGENT") or default.agent
+        # RFC 9309, section 2.2.1: the characters that robots.txt can address.
+        if not re.fullmatch(r"[A-Za-z_-]*[A-Za-z][A-Za-z_-]*", agent):
+            raise UserError(
+                f"DALLE_CRAWL_AGENT is {agent!r}; set it to letters, '-' and '_' without a version"
+            )
+        prefix, least = "DALLE_CRAWL_", 1
+        return cls(
+            contact=env("DALLE_CRAWL_CONTACT") or "",
+            agent=agent,
+            takedown=env("DALLE_CRAWL_TAKEDOWN") or "",
+            concurrency=whole_number(f"{prefix}CONCURRENCY", default.concurrency, least),
+            domain_connections=whole_number(
+                f"{prefix}DOMAIN_CONNECTIONS", default.domain_connections, least
+            ),
+            domain_delay=seconds(f"{prefix}DOMAIN_DELAY", default.domain_delay),
+            domain_limits=_checked_limits(env("DALLE_CRAWL_DOMAIN_LIMITS") or ""),
+            processes=whole_number(f"{prefix}PROCESSES", default.processes, least),
+            inbox=(env("DALLE_CRAWL_INBOX") or "").rstrip("/"),
+        )
+
+    def limits(self) -> list[tuple[str, int, float]]:
+        """Domain, connections and seconds of each exception."""
+        words = (word.partition("=") for word in self.domain_limits.split())
+        pairs = ((domain, *limit.partition("/")[::2]) for domain, _, limit in words)
+        return [(domain, int(most), float(delay)) for domain, most, delay in pairs]
 
 
 class Settings(dg.ConfigurableResource):
@@ -32,21 +99,29 @@ class Settings(dg.ConfigurableResource):
             stand-in (DALLE_REFERENCE_IMAGES).
         processes: training processes (DALLE_PROCESSES): one per GPU, or one per core; two where
             it is not said, which suits the demonstration.
-        crawl_contact: URL or e-mail address for owners of crawled sites (DALLE_CRAWL_CONTACT).
+        crawl: how the web is crawled.
         max_updates: ends every training after so many updates; 0 leaves it to the recipe
             (DALLE_MAX_UPDATES).
+        beam_runner: name of the Beam runner of all data stages (DALLE_BEAM_RUNNER).
+        beam_options: its options (DALLE_BEAM_OPTIONS, separated as in a shell).
     """
 
     data_root: str
     recipe: str
     reference_images: str
     processes: int
-    crawl_contact: str = ""
+    crawl: CrawlSettings = CrawlSettings()
     max_updates: int = 0
+    beam_runner: str = Engine().runner
+    beam_options: str = ""
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        """The demonstration's settings, each overridden by its environment variable."""
+        """The demonstration's settings, each overridden by its environment variable.
+
+        Raises:
+            UserError: if one makes no sense.
+        """
         demo = demo_directory()
         env = os.environ.get
         return cls(
@@ -54,14 +129,21 @@ class Settings(dg.ConfigurableResource):
             recipe=env("DALLE_RECIPE") or "demo",
             reference_images=env("DALLE_REFERENCE_IMAGES") or str(demo / "web" / "reference"),
             processes=whole_number("DALLE_PROCESSES", _DEFAULT_PROCESSES, least=1),
-            crawl_contact=env("DALLE_CRAWL_CONTACT") or "",
+            crawl=CrawlSettings.from_environment(),
             max_updates=whole_number("DALLE_MAX_UPDATES", 0),
+            beam_runner=env("DALLE_BEAM_RUNNER") or Engine().runner,
+            beam_options=_checked_options(env("DALLE_BEAM_OPTIONS") or ""),
         )
 
     @property
     def layout(self) -> Layout:
         """Where every dataset lives."""
         return Layout(self.data_root.rstrip("/"))
+
+    @property
+    def engine(self) -> Engine:
+        """The Beam engine of the data stages."""
+        return Engine(self.beam_runner, tuple(shlex.split(self.beam_options)))
 
     def training_recipe(self) -> "Recipe":
         """The recipe's numbers.
@@ -80,8 +162,29 @@ class Settings(dg.ConfigurableResource):
 
     def stages(self) -> StageConfigs:
         """Configuration of every data stage under this recipe."""
-        return stage_configs(self.training_recipe())
+        return stage_configs(self.training_recipe(), self.engine)
 
     def updates(self) -> tuple[str, ...]:
         """`--updates N` where the recipe's number is overridden."""
         return ("--updates", str(self.max_updates)) if self.max_updates else ()
+
+
+def _checked_limits(text: str) -> str:
+    wrong = next((word for word in text.split() if not _DOMAIN_LIMIT.fullmatch(word)), None)
+    if wrong is not None:
+        raise UserError(
+            f"DALLE_CRAWL_DOMAIN_LIMITS holds {wrong!r}; write DOMAIN=CONNECTIONS/SECONDS, for "
+            "example cdn.example=16/0.05"
+        )
+    return text
+
+
+def _checked_options(text: str) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"DALLE_BEAM_OPTIONS is {text!r}: {error}; close its quotes") from error
+    wrong = next((word for word in words if not word.startswith("--")), None)
+    if wrong is not None:
+        raise UserError(f"DALLE_BEAM_OPTIONS holds {wrong!r}; write every option as --name=value")
+    return text

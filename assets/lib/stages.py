@@ -1,12 +1,15 @@
 """From the name of a recipe to the typed configuration of every data stage."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from assets.lib.home import UserError
+from pipelines import storage
 from pipelines.runners import Engine
 
 if TYPE_CHECKING:
+    from assets.lib.settings import CrawlSettings
     from pipelines.crawl.batches import CrawlBatch
     from pipelines.crawl.config import CandidatesConfig, FetchConfig
     from pipelines.curate.config import CurateConfig
@@ -37,7 +40,7 @@ class StageConfigs:
     engine: Engine
 
 
-def stage_configs(recipe: "Recipe") -> StageConfigs:
+def stage_configs(recipe: "Recipe", engine: Engine) -> StageConfigs:
     """The stages' defaults, bent to the recipe's image and text sizes.
 
     The demonstration's pictures are 72 pixels wide and small files, so its rules ask for less.
@@ -61,38 +64,54 @@ def stage_configs(recipe: "Recipe") -> StageConfigs:
         bpe=BpeConfig(vocabulary=recipe.text.vocabulary, max_length=recipe.text.length),
         encode=EncodeConfig(),
         publish=publish,
-        engine=Engine(),
+        engine=engine,
     )
 
 
-def crawl_configs(batch: "CrawlBatch", contact: str) -> tuple["CandidatesConfig", "FetchConfig"]:
+def crawl_configs(
+    batch: "CrawlBatch", crawl: "CrawlSettings"
+) -> tuple["CandidatesConfig", "FetchConfig"]:
     """How a batch is crawled.
 
     A batch whose every source is a web server on this machine (the demonstration's) may fetch
-    from it, and without a delay; any other batch may not reach private networks, and must say
-    whom a site's owner can write to.
+    from it, without a delay and with all connections at once; any other batch may not reach
+    private networks, and must say whom a site's owner can write to.
 
     Raises:
-        ValueError: if that is missing.
+        UserError: if that is missing, or the takedown list is not where the settings say.
     """
-    from pipelines.crawl.config import CandidatesConfig, FetchConfig, HttpConfig
+    from pipelines.crawl.config import CandidatesConfig, DomainLimit, FetchConfig, HttpConfig
 
+    if crawl.takedown and not storage.exists(crawl.takedown):
+        raise UserError(
+            f"there is no takedown list at {crawl.takedown!r}; correct DALLE_CRAWL_TAKEDOWN, or "
+            "unset it if nobody objected"
+        )
+    http = HttpConfig(
+        contact=crawl.contact or _LOOPBACK_CONTACT,
+        agent=crawl.agent,
+        domain_connections=crawl.domain_connections,
+        domain_delay_s=crawl.domain_delay,
+        domain_limits=tuple(DomainLimit(*limit) for limit in crawl.limits()),
+        processes=crawl.processes,
+    )
     paths = [path for source in batch.sources for path in source.paths]
     if all(_is_loopback(path) for path in paths):
-        http = HttpConfig(
-            contact=contact or _LOOPBACK_CONTACT,
+        http = replace(
+            http,
             max_bytes=_LOOPBACK_MAX_BYTES,
+            domain_connections=crawl.concurrency,
             domain_delay_s=0.0,
             allow_networks=(_LOOPBACK_NETWORK,),
         )
-    elif contact:
-        http = HttpConfig(contact=contact)
-    else:
-        raise ValueError(
+    elif not crawl.contact:
+        raise UserError(
             "the crawler must say whom a site's owner can write to; set DALLE_CRAWL_CONTACT to "
             "an e-mail address or URL of yours"
         )
-    return CandidatesConfig(http=http), FetchConfig(http=http)
+    takedown = crawl.takedown or None
+    fetch = FetchConfig(http, concurrency=crawl.concurrency, takedown=takedown)
+    return CandidatesConfig(http, takedown=takedown), fetch
 
 
 def _is_loopback(path: str) -> bool:

@@ -1,25 +1,37 @@
 """Candidates of a crawl batch: every source read, broken rows and repeats told apart.
 
-Two passes over shards. The first reads the sources and writes what it finds, so that a killed run
-does not ask servers again. The second gathers all rows of one URL in one part, by the URL's hash,
-keeps the first of equal (url, caption) pairs and rejects the others: memory holds one part.
+Two passes over shards. The first reads the sources and writes what it finds, sorted by the hash of
+the URL in runs of bounded size, so that a killed run does not ask servers again. The second gathers
+all rows of one URL in one part, keeps the first of equal (url, caption) pairs and rejects the
+others: memory holds one part, and a part reads only the row groups that may hold its URLs.
+
+Also a command: `python -m pipelines.crawl.candidates --help`.
 """
 
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import ledger, parquet, schemas, storage
-from pipelines.crawl import pages, url_lists
-from pipelines.crawl.batches import CrawlBatch, Source, SourceKind, read_batch
+from pipelines import ledger, schemas, storage
+from pipelines.crawl import archives, pages, seen, url_lists
+from pipelines.crawl.batches import (
+    CrawlBatch,
+    Source,
+    SourceKind,
+    batches_before,
+    read_batch,
+)
 from pipelines.crawl.config import CandidatesConfig
 from pipelines.crawl.found import FOUND, FoundRow, Problem, to_batches
 from pipelines.crawl.http_fetch import HttpClient
+from pipelines.crawl.sorted_runs import read_bucket, sort_by_hash
+from pipelines.crawl.takedown import read_takedown
 from pipelines.layout import Layout, join
 from pipelines.ledger import Finished
 from pipelines.runners import Engine
@@ -27,16 +39,21 @@ from pipelines.schemas import IMAGE_TEXT_CANDIDATES, Stage
 from pipelines.shards import Processed, Processor, ShardStage, rejected
 
 DATASET = "image_text_candidates"
-_CODE_VERSION = "1"
-_READ_ROWS = 16_000
+_CODE_VERSION = "2"
+_RUN_ROWS = 131_072
+_RUN_GROUP_ROWS = 1024
 _CONTENT = ("uid", "url", "page_url", "caption_raw", "source", "snapshot")
+log = logging.getLogger(__name__)
 _ORDER = [(name, "ascending") for name in ("url", "uid", "source", "page_url", "problem", "detail")]
+_FILE_KINDS = (SourceKind.URL_LIST, SourceKind.WEB_ARCHIVE)
 
 
 def extract_candidates(
     batch: str, layout: Layout, config: CandidatesConfig, engine: Engine
 ) -> Finished:
-    """Write `image_text_candidates` of one crawl batch.
+    """Write `image_text_candidates` of one crawl batch of a data root.
+
+    Pairs that an earlier batch of the same source holds are rejected as repeats.
 
     Raises:
         FileNotFoundError: if the batch or one of its files is not there.
@@ -44,56 +61,111 @@ def extract_candidates(
         pages.SitemapError: if a sitemap gives no pages.
     """
     crawl = read_batch(batch, layout)
-    output = layout.dataset(DATASET, batch)
-    fingerprint = ledger.fingerprint(_CODE_VERSION, config, [_described(crawl)])
+    names = {source.name for source in crawl.sources}
+    earlier = [
+        layout.dataset(DATASET, before.name)
+        for before in batches_before(crawl, layout)
+        if names & {source.name for source in before.sources}
+    ]
+    output, rejects = layout.dataset(DATASET, batch), layout.rejects(Stage.CRAWL, batch)
+    return write_candidates(crawl, output, rejects, config, engine, earlier)
+
+
+def write_candidates(
+    crawl: CrawlBatch,
+    output: str,
+    rejects: str,
+    config: CandidatesConfig,
+    engine: Engine,
+    earlier: Sequence[str] = (),
+) -> Finished:
+    """Write the candidates of `crawl` into `output`, and what is none into `rejects`.
+
+    Args:
+        crawl: the sources.
+        output: directory of the dataset.
+        rejects: directory of the rejects.
+        config: of this stage.
+        engine: the Beam engine to run on.
+        earlier: directories of finished candidates whose pairs are repeats; which of them were
+            finished when this one began is kept with the data, and a later change of theirs
+            does not make this one out of date.
+
+    Raises:
+        As `extract_candidates`.
+    """
+    fingerprint = ledger.fingerprint(_CODE_VERSION, _policy(config), [_described(crawl)])
     done = ledger.read_success(output)
     if done is not None and done.fingerprint == fingerprint:
         return done
+    ignored = _ignored_columns(crawl)
     found = join(output, "_found")
     shards = _plan(crawl, config, join(found, "_plan.json"), fingerprint)
     reading = ShardStage(
         dataset="found",
         schema=FOUND,
-        processor=_keeping,
+        processor=_sorting,
         output=found,
         rejects=join(found, "_rejects"),
         fingerprint=fingerprint,
-        batch_rows=_READ_ROWS,
+        batch_rows=_RUN_ROWS,
         read=_Reader(config),
+        writer_options=(("row_group_rows", _RUN_GROUP_ROWS),),
     ).run(shards, engine)
+    runs = storage.list_files(found, ".parquet")
+    known = seen.write_known(join(found, "_known", "uids.parquet"), runs, earlier)
     parts = max(1, -(-reading.rows // config.rows_per_part))
     gathering = ShardStage(
         dataset=DATASET,
         schema=IMAGE_TEXT_CANDIDATES,
-        processor=_splitting,
+        processor=functools.partial(_Splitter, known.url),
         output=output,
-        rejects=layout.rejects(Stage.CRAWL, batch),
+        rejects=rejects,
         fingerprint=fingerprint,
-        read=functools.partial(_read_bucket, storage.list_files(found, ".parquet"), parts),
+        read=functools.partial(_read_part, runs, parts),
         content_columns=_CONTENT,
+        summarise=functools.partial(seen.write_seen, join(output, seen.DIRECTORY)),
     )
-    finished = gathering.run([str(bucket) for bucket in range(parts)], engine, sources=len(shards))
+    finished = gathering.run(
+        [str(bucket) for bucket in range(parts)],
+        engine,
+        sources=len(shards),
+        compared_with=list(known.directories),
+        ignored_columns=ignored,
+    )
     storage.remove(found, recursive=True)
     return finished
 
 
+def _policy(config: CandidatesConfig) -> dict[str, Any]:
+    """The part of the configuration that decides what comes out."""
+    http = config.http
+    return {
+        "rows_per_part": config.rows_per_part,
+        "agent": http.agent,
+        "max_bytes": http.max_bytes,
+        "ports": http.ports,
+        "allow_networks": http.allow_networks,
+        "takedown": read_takedown(config.takedown).sha256,
+    }
+
+
 def _described(crawl: CrawlBatch) -> str:
-    """The batch, and size and time of its lists: web sources are read once."""
+    """The batch, and size and time of its files: web sources are read once."""
     files = []
     for source in crawl.sources:
-        if source.kind is not SourceKind.URL_LIST:
+        if source.kind not in _FILE_KINDS:
             continue
         for path in source.paths:
-            fs, inside = storage.filesystem(path)
-            try:
-                info = fs.info(inside)
-            except FileNotFoundError as error:
+            found = storage.matching(path)
+            if not found:
                 raise FileNotFoundError(
                     f"source {source.name!r} of batch {crawl.name!r}: {path} is not there"
-                ) from error
-            stamp = next((str(info[k]) for k in ("ETag", "md5Hash", "mtime") if k in info), "")
-            files.append([path, info.get("size"), stamp])
-    return json.dumps([dataclasses.asdict(crawl), files], sort_keys=True)
+                )
+            files += [[file, *storage.stamp(file)] for file in found]
+    # When the batch was registered says nothing about its data.
+    plain = dataclasses.asdict(dataclasses.replace(crawl, registered_at=""))
+    return json.dumps([plain, files], sort_keys=True)
 
 
 def _plan(crawl: CrawlBatch, config: CandidatesConfig, url: str, fingerprint: str) -> list[str]:
@@ -104,13 +176,17 @@ def _plan(crawl: CrawlBatch, config: CandidatesConfig, url: str, fingerprint: st
             return list(plan["shards"])
     except FileNotFoundError:
         pass
-    client = HttpClient(config.http)
+    # A fresh reading: parts gathered from an earlier one would not fit to it.
+    directory = url.rsplit("/", 1)[0]
+    storage.remove(directory, recursive=True)
+    storage.remove(join(directory.rsplit("/", 1)[0], "_receipts"), recursive=True)
+    client = _client(config)
     shards = []
     for source in crawl.sources:
         items: list[Any] = list(source.paths)
         size = config.pages_per_shard
-        if source.kind is SourceKind.URL_LIST:
-            size = 1
+        if source.kind in _FILE_KINDS:
+            items, size = [file for path in items for file in storage.matching(path)], 1
         elif source.kind is SourceKind.SITEMAP:
             items = [page for at in items for page in pages.sitemap_pages(at, client)]
         elif source.kind is SourceKind.HTML_FILES:
@@ -118,10 +194,20 @@ def _plan(crawl: CrawlBatch, config: CandidatesConfig, url: str, fingerprint: st
         for start in range(0, len(items), size):
             shard = {"source": dataclasses.asdict(source), "items": items[start : start + size]}
             shards.append(json.dumps(shard, sort_keys=True))
-    # A fresh reading: parts gathered from an earlier one would not fit to it.
-    storage.remove(join(url.rsplit("/", 2)[0], "_receipts"), recursive=True)
     storage.write_json(url, {"fingerprint": fingerprint, "shards": shards})
     return shards
+
+
+def _client(config: CandidatesConfig) -> HttpClient:
+    return HttpClient(config.http, read_takedown(config.takedown))
+
+
+def _ignored_columns(crawl: CrawlBatch) -> dict[str, list[str]]:
+    """Columns that nothing is taken from, by file; a list that cannot be read fails here."""
+    lists = (s for s in crawl.sources if s.kind is SourceKind.URL_LIST)
+    found = ((file, s) for s in lists for path in s.paths for file in storage.matching(path))
+    named = {file: list(url_lists.ignored_columns(file, source)) for file, source in found}
+    return {file: columns for file, columns in named.items() if columns}
 
 
 class _Reader:
@@ -135,62 +221,76 @@ class _Reader:
 
     @functools.cached_property
     def _client(self) -> HttpClient:
-        return HttpClient(self._config.http)
+        return _client(self._config)
 
     def __call__(self, shard: str, rows: int) -> Iterator[pa.RecordBatch]:
         task = json.loads(shard)
         source = Source.from_json(task["source"])
         found = (row for item in task["items"] for row in self._rows(item, source))
-        yield from to_batches(found, source.name, source.snapshot, rows)
+        count = 0
+        for batch in to_batches(found, source.name, source.snapshot, rows):
+            count += batch.num_rows
+            log.info("%s: %s rows read from %s", source.name, f"{count:,}", task["items"][0])
+            yield batch
 
     def _rows(self, item: Any, source: Source) -> Iterator[FoundRow]:
-        if source.kind == SourceKind.URL_LIST:
+        if source.kind is SourceKind.URL_LIST:
             return url_lists.read_list(item, source)
-        if source.kind == SourceKind.HTML_FILES:
-            return pages.read_html_file(*item)
-        return pages.read_web_page(item, self._client)
+        agent = self._config.http.agent
+        if source.kind is SourceKind.HTML_FILES:
+            path, address = item
+            return pages.read_html_file(path, address, agent)
+        if source.kind is SourceKind.WEB_ARCHIVE:
+            return archives.read_archive(item, agent)
+        return pages.read_web_page(item, self._client, agent)
 
 
-def _keeping() -> Processor:
-    return _keep_all
+def _sorting() -> Processor:
+    return _keep_sorted
 
 
-def _keep_all(batch: pa.RecordBatch) -> Processed:
-    return Processed(batch, pa.RecordBatch.from_pylist([], schema=schemas.REJECTS))
+def _keep_sorted(batch: pa.RecordBatch) -> Processed:
+    return Processed(sort_by_hash(batch), pa.RecordBatch.from_pylist([], schema=schemas.REJECTS))
 
 
-def _read_bucket(found: list[str], parts: int, bucket: str, _rows: int) -> Iterator[pa.RecordBatch]:
-    """All rows of the URLs of one bucket, sorted, so that equal pairs are neighbours."""
-    rows = []
-    for url in found:
-        for batch in parquet.read_batches(url, rows=_READ_ROWS):
-            hashes = batch.column("url_hash").to_numpy()
-            rows.append(batch.filter(pa.array(hashes % parts == int(bucket))))
-    table = pa.Table.from_batches(rows, schema=FOUND).sort_by(_ORDER)
-    yield from table.combine_chunks().to_batches()
+def _read_part(runs: list[str], parts: int, part: str, _rows: int) -> Iterator[pa.RecordBatch]:
+    """All rows of a part's URLs, sorted, so that equal pairs are neighbours."""
+    log.info("part %d of %d", int(part) + 1, parts)
+    rows = read_bucket(runs, FOUND, int(part), parts)
+    yield from rows.sort_by(_ORDER).combine_chunks().to_batches()
 
 
-def _splitting() -> Processor:
-    return _split
+class _Splitter:
+    """Keeps the first of equal uids without a problem, unless an earlier batch has it."""
+
+    def __init__(self, known: str):
+        self._known = seen.read_known(known)
+
+    def __call__(self, batch: pa.RecordBatch) -> Processed:
+        """Split `batch`, which holds all rows of its URLs."""
+        uids = batch.column("uid").to_pylist()
+        reasons: list[str | None] = batch.column("problem").to_pylist()
+        met: set[bytes] = set()
+        for row, uid in enumerate(uids):
+            if reasons[row] is None:
+                if uid in self._known:
+                    reasons[row] = Problem.REPEAT_OF_EARLIER_BATCH
+                elif uid in met:
+                    reasons[row] = Problem.REPEAT
+                met.add(uid)
+        column = pa.array(reasons, pa.string())
+        dropped = batch.filter(pc.is_valid(column))
+        rejects = rejected(
+            dropped,
+            Stage.CRAWL,
+            [reason for reason in reasons if reason is not None],
+            dropped.column("detail").to_pylist(),
+        )
+        kept = batch.filter(pc.is_null(column)).select(IMAGE_TEXT_CANDIDATES.names)
+        return Processed(kept, rejects)
 
 
-def _split(batch: pa.RecordBatch) -> Processed:
-    """Keep the first of equal uids without a problem; `batch` holds all rows of its URLs."""
-    uids = batch.column("uid").to_pylist()
-    reasons: list[str | None] = batch.column("problem").to_pylist()
-    seen: set[bytes] = set()
-    for row, uid in enumerate(uids):
-        if reasons[row] is None:
-            if uid in seen:
-                reasons[row] = Problem.REPEAT
-            seen.add(uid)
-    column = pa.array(reasons, pa.string())
-    dropped = batch.filter(pc.is_valid(column))
-    rejects = rejected(
-        dropped,
-        Stage.CRAWL,
-        [reason for reason in reasons if reason is not None],
-        dropped.column("detail").to_pylist(),
-    )
-    kept = batch.filter(pc.is_null(column)).select(IMAGE_TEXT_CANDIDATES.names)
-    return Processed(kept, rejects)
+if __name__ == "__main__":
+    from pipelines.crawl import candidates_cli
+
+    candidates_cli.main()

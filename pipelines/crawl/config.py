@@ -1,6 +1,7 @@
 """Configuration of the crawl stage. It holds no secrets: it is hashed into fingerprints."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 
@@ -70,7 +71,7 @@ class HttpConfig:
     def __post_init__(self) -> None:
         if not self.contact.strip() or not self.contact.isprintable():
             raise ValueError("contact is empty: set a URL or e-mail address that site owners reach")
-        if not self.agent.replace("-", "").replace("_", "").isalpha():
+        if not re.fullmatch("[A-Za-z_-]+", self.agent):
             raise ValueError(f"agent may hold letters, - and _ only (RFC 9309), got {self.agent!r}")
         for name in ("deadline_s", "max_bytes", "domain_connections", "processes"):
             if getattr(self, name) <= 0:
@@ -98,11 +99,13 @@ class CandidatesConfig:
         rows_per_part: pairs in an output part, which is also the shard of the fetch; all pairs of
             one URL are in one part.
         pages_per_shard: web pages that one worker reads before it writes a receipt.
+        takedown: file of URLs and domains of pages that must not be read; see `FetchConfig`.
     """
 
     http: HttpConfig
     rows_per_part: int = 2000
     pages_per_shard: int = 64
+    takedown: str | None = None
 
     def __post_init__(self) -> None:
         if self.rows_per_part < 1 or self.pages_per_shard < 1:

@@ -1,8 +1,11 @@
 """The bytes of a batch: every candidate's URL fetched once, each with one terminal outcome.
 
-A part of the candidates is one element of the Beam pipeline and one shard of img2dataset, which
-runs inside the worker with our own request (`img2dataset_shard`). A part with a receipt is not
-fetched again.
+A part of the candidates is one element of the Beam pipeline and one shard of img2dataset, whose
+worker asks with our own request (`img2dataset_shard`) and hands every answer to the part's ledger
+(`fetch_ledger`). So a killed run goes on URL by URL. The finished parts are the memory of later
+runs: what is `ok` or final stays, and only failures that may pass are tried again.
+
+Also a command: `python -m pipelines.crawl.fetch --help`.
 """
 
 import contextlib
@@ -10,20 +13,19 @@ import functools
 import hashlib
 import os
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from fsspec.implementations.local import LocalFileSystem
 
-from pipelines import ledger, parquet, storage
+from pipelines import ledger, shards, storage
 from pipelines.crawl.config import FetchConfig
-from pipelines.crawl.http_fetch import HttpClient, sniff_image
-from pipelines.crawl.img2dataset_shard import Fetched, fetch_shard, load_downloader
+from pipelines.crawl.fetch_ledger import FileLock, make_private, work_directory
+from pipelines.crawl.fetch_part import OUTPUT_ROWS, PartReader, Policy
 from pipelines.crawl.outcomes import Outcome
+from pipelines.crawl.takedown import read_takedown
 from pipelines.layout import Layout, join
 from pipelines.ledger import Finished, Funnel
 from pipelines.runners import Engine
@@ -31,133 +33,136 @@ from pipelines.schemas import FETCHED_PAIRS, Stage
 from pipelines.shards import Processed, Processor, ShardStage, rejected
 
 DATASET = "fetched_pairs"
-_CODE_VERSION = "1"
-_OUTPUT_ROWS = 64
+_CODE_VERSION = "2"
+_LOCK = "lock"
 _CONTENT = ("uid", "outcome", "image_sha256")
 
 
 def fetch_pairs(batch: str, layout: Layout, config: FetchConfig, engine: Engine) -> Finished:
-    """Write `fetched_pairs` of one crawl batch.
-
-    Rows whose fetch failed stay in the dataset, without an image; the funnel counts them as
-    dropped, by outcome, and `layout.rejects("crawl_fetch", batch)` lists them.
+    """Write `fetched_pairs` of one crawl batch of a data root.
 
     Raises:
         FileNotFoundError: if the batch's candidates are not finished.
-        RuntimeError: if img2dataset is not the version that the seam was made for.
+        As `fetch_parts`.
     """
     source = layout.dataset("image_text_candidates", batch)
     upstream = ledger.require_success(source)
-    output = layout.dataset(DATASET, batch)
-    work = join(output, "_work")
+    return fetch_parts(
+        storage.list_files(source, ".parquet"),
+        upstream.content,
+        layout.dataset(DATASET, batch),
+        layout.rejects(f"{Stage.CRAWL}_fetch", batch),
+        config,
+        engine,
+    )
+
+
+def fetch_parts(
+    parts: Sequence[str],
+    content: str,
+    output: str,
+    rejects: str,
+    config: FetchConfig,
+    engine: Engine,
+) -> Finished:
+    """Write `fetched_pairs` of some parts of candidates.
+
+    Rows whose fetch failed stay in the dataset, without an image; the funnel counts them as
+    dropped, by outcome, and the rejects list them. If the dataset is finished already, the parts
+    that hold retryable rows are done again, and of these only the retryable rows. Settings that
+    decide about outcomes have every failure tried again; others, such as speed, have nothing.
+
+    Args:
+        parts: Parquet files with uid, url and caption_raw; all rows of one URL are in one.
+        content: hash of their content.
+        output: directory of the dataset.
+        rejects: directory of the rows without an image.
+        config: of this stage.
+        engine: the Beam engine to run on.
+
+    Raises:
+        InUseError: if another process on this machine is fetching into `output`.
+        ValueError: if the takedown list cannot be read.
+        RuntimeError: if img2dataset is not the version that the seam was made for.
+    """
+    policy = _policy(config)
+    reader = PartReader(config, policy, output, parts)
     stage = ShardStage(
         dataset=DATASET,
-        schema=FETCHED_PAIRS,
+        schema=FETCHED_PAIRS.with_metadata({**FETCHED_PAIRS.metadata, **policy.metadata}),
         processor=_counting,
         output=output,
-        rejects=layout.rejects(f"{Stage.CRAWL}_fetch", batch),
-        fingerprint=ledger.fingerprint(_CODE_VERSION, config, [upstream.content]),
-        read=_Reader(config, work),
-        writer_options=(("row_group_rows", _OUTPUT_ROWS),),
+        rejects=rejects,
+        fingerprint=ledger.fingerprint(_CODE_VERSION, [*policy, config.max_attempts], [content]),
+        read=reader,
+        writer_options=(("row_group_rows", OUTPUT_ROWS),),
         content_columns=_CONTENT,
-        summarise=_figures,
+        summarise=functools.partial(_figures, output),
+        figures=reader.figures,
+        ended=reader.ended,
     )
-    finished = stage.run(storage.list_files(source, ".parquet"), engine)
-    storage.remove(work, recursive=True)
-    return finished
-
-
-class _Reader:
-    """Reads a part of the candidates as fetched pairs; client and worker are made once."""
-
-    def __init__(self, config: FetchConfig, work: str):
-        self._config = config
-        self._work = work
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_config": self._config, "_work": self._work}
-
-    @functools.cached_property
-    def _client(self) -> HttpClient:
-        return HttpClient(self._config.http)
-
-    @functools.cached_property
-    def _downloader(self) -> Any:
-        return load_downloader()
-
-    def __call__(self, part: str, _rows: int) -> Iterator[pa.RecordBatch]:
-        columns = ["uid", "url", "caption_raw"]
-        batches = parquet.read_batches(part, columns=columns)
-        pairs = sorted((row for b in batches for row in b.to_pylist()), key=_by_url)
-        urls = list(dict.fromkeys(row["url"] for row in pairs))
-        with _work_directory(self._work, part) as directory:
-            results = fetch_shard(
-                self._downloader,
-                urls,
-                lambda url: self._client.get(url, sniff_image, Outcome.NOT_AN_IMAGE),
-                self._config.concurrency,
-                directory,
-            )
-            yield from _join(pairs, urls, results)
+    work = work_directory(output)
+    with _alone(output, work):
+        done = ledger.read_success(output)
+        if done is not None:
+            # Ledgers of a process that was killed after it wrote the marker.
+            _remove_all(work)
+            if done.fingerprint == stage.fingerprint and not done.details["retryable"]:
+                return done
+        _forget_receipts(stage, with_retryable=done is not None)
+        storage.remove(join(output, ledger.SUCCESS))
+        finished = stage.run(parts, engine)
+        _remove_all(work)
+        return finished
 
 
 @contextlib.contextmanager
-def _work_directory(work: str, part: str) -> Iterator[str]:
-    """An empty local directory, removed with the block; what a killed run left there is gone."""
-    fs, path = storage.filesystem(work)
-    if not isinstance(fs, LocalFileSystem):
-        with tempfile.TemporaryDirectory(prefix="fetch-") as directory:
-            yield directory
-        return
-    directory = os.path.join(path, part.rsplit("/", 1)[1])
-    shutil.rmtree(directory, ignore_errors=True)
-    os.makedirs(directory)
+def _alone(output: str, work: str) -> Iterator[None]:
+    """Keep other processes of this machine from fetching into `output`."""
+    make_private(work)
+    taken = f"another process is fetching into {output}: wait until it ends, or stop it"
+    lock = FileLock(os.path.join(work, _LOCK), taken)
     try:
-        yield directory
+        yield
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        lock.release()
+        with contextlib.suppress(OSError):  # it holds the ledgers of an unfinished run
+            os.rmdir(work)
 
 
-def _by_url(row: dict[str, Any]) -> tuple[str, bytes]:
-    return row["url"], row["uid"]
+def _remove_all(work: str) -> None:
+    for entry in os.scandir(work):
+        if entry.is_dir():
+            shutil.rmtree(entry.path, ignore_errors=True)
+        elif entry.name != _LOCK:
+            os.unlink(entry.path)
 
 
-def _join(
-    pairs: list[dict[str, Any]], urls: list[str], results: Iterator[Fetched]
-) -> Iterator[pa.RecordBatch]:
-    """Every pair with its URL's result; both are in the order of the URLs."""
-    rows: list[dict[str, Any]] = []
-    waiting = iter(pairs)
-    pair = next(waiting, None)
-    for url, result in zip(urls, results, strict=True):
-        columns = _columns(result)
-        while pair is not None and pair["url"] == url:
-            rows.append(pair | columns)
-            pair = next(waiting, None)
-            if len(rows) == _OUTPUT_ROWS:
-                yield pa.RecordBatch.from_pylist(rows, schema=FETCHED_PAIRS)
-                rows = []
-    if rows:
-        yield pa.RecordBatch.from_pylist(rows, schema=FETCHED_PAIRS)
+def _forget_receipts(stage: ShardStage, *, with_retryable: bool) -> None:
+    """Remove the receipts of the parts that are to be done again."""
+    for url, receipt in shards.read_receipts(stage.output).items():
+        other = receipt["fingerprint"] != stage.fingerprint
+        if other or (with_retryable and receipt.get("retryable", 1)):
+            storage.remove(url)
 
 
-def _columns(result: Fetched) -> dict[str, Any]:
-    response, image = result
-    signal, text = response.opt_out or (None, None)
-    return {
-        "outcome": str(response.outcome),
-        "detail": response.detail,
-        "http_status": response.status,
-        "mime": response.mime,
-        "bytes": None if image is None else len(image),
-        "fetched_at": response.ended_at,
-        "attempts": response.attempts,
-        "retryable": response.outcome.retryable,
-        "opt_out_signal": signal,
-        "opt_out_text": text,
-        "image": image,
-        "image_sha256": None if image is None else hashlib.sha256(image).digest(),
+def _policy(config: FetchConfig) -> Policy:
+    """What decides about outcomes; not what only decides how fast they come."""
+    http = config.http
+    settings = {
+        "agent": http.agent,
+        "max_bytes": http.max_bytes,
+        "max_redirects": http.max_redirects,
+        "ports": sorted(http.ports),
+        "allow_networks": sorted(http.allow_networks),
+        "authorities": None if http.ca_file is None else _sha256(http.ca_file),
     }
+    takedown = read_takedown(config.takedown).sha256
+    return Policy(ledger.fingerprint(_CODE_VERSION, settings, []), takedown)
+
+
+def _sha256(url: str) -> str:
+    return hashlib.sha256(storage.read_bytes(url)).hexdigest()
 
 
 def _counting() -> Processor:
@@ -177,21 +182,39 @@ def _count(batch: pa.RecordBatch) -> Processed:
     return Processed(batch, rejects, funnel)
 
 
-def _figures(parts: list[str]) -> dict[str, Any]:
-    """URLs tried, bytes received and images a second, over the parts' own times."""
-    urls = images = size = 0
-    seconds = 0.0
-    for part in parts:
-        columns = ["url", "bytes", "fetched_at"]
-        batches = list(parquet.read_batches(part, columns=columns))
-        if not batches:
-            continue
-        table = pa.Table.from_batches(batches)
-        first = table.group_by("url").aggregate([("bytes", "max")]).column("bytes_max")
-        urls += len(first)
-        images += len(first) - first.null_count
-        size += pc.sum(first).as_py() or 0
-        span = pc.min_max(table.column("fetched_at")).as_py()
-        seconds += (span["max"] - span["min"]).total_seconds()
-    rate = round(images / seconds, 1) if seconds else None
-    return {"urls": urls, "images": images, "image_bytes": size, "images_per_second": rate}
+def _figures(output: str, _parts: list[str]) -> dict[str, Any]:
+    """Of the whole dataset; the rate is over the time in which any worker was at work."""
+    receipts = shards.read_receipts(output).values()
+    figures = [receipt["figures"] for receipt in receipts]
+    sums = {name: sum(f[name] for f in figures) for name in ("urls", "images", "image_bytes")}
+    spans = sorted((f["span"] for f in figures if f["span"]), key=lambda span: span["started"])
+    seconds, end = 0.0, 0.0
+    for span in spans:
+        seconds += max(0.0, span["ended"] - max(span["started"], end))
+        end = max(end, span["ended"])
+    rate = round(sum(span["images"] for span in spans) / seconds, 1) if seconds else None
+    retryable = sum(receipt["retryable"] for receipt in receipts)
+    return sums | {"images_per_second": rate, "retryable": retryable}
+
+
+def outcome_table(directory: str) -> list[dict[str, Any]]:
+    """The rows of `fetched_pairs` by outcome, the most frequent first; of its finished parts.
+
+    Each has `outcome`, `rows`, `retryable` (rows for which another try makes sense) and `example`,
+    the address and detail of one of them, or None. Reads the parts' receipts only.
+    """
+    table: dict[str, dict[str, Any]] = {}
+    for _, receipt in sorted(shards.read_receipts(directory).items()):
+        for outcome, found in receipt["figures"]["outcomes"].items():
+            row = table.setdefault(outcome, {"rows": 0, "retryable": 0, "example": None})
+            row["rows"] += found["rows"]
+            row["retryable"] += found["retryable"]
+            row["example"] = row["example"] or found["example"]
+    by_rows = sorted(table.items(), key=lambda item: (-item[1]["rows"], item[0]))
+    return [{"outcome": outcome} | row for outcome, row in by_rows]
+
+
+if __name__ == "__main__":
+    from pipelines.crawl.fetch_cli import main
+
+    main()

@@ -1,10 +1,12 @@
 """Rows as a source's reader finds them, before broken ones and repeats are sorted out."""
 
+import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+import itertools
+import time
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -22,7 +24,9 @@ class Problem(StrEnum):
     INVALID_URL = "invalid_url"
     PAGE_OPTED_OUT = "page_opted_out"
     PAGE_FAILED = "page_failed"
+    NOT_A_PICTURE = "not_a_picture"
     REPEAT = "repeat"
+    REPEAT_OF_EARLIER_BATCH = "repeat_of_earlier_batch"
 
 
 class FoundRow(NamedTuple):
@@ -51,53 +55,74 @@ FOUND = pa.schema(
 )
 
 
+_UNREADABLE = "bytes that are not UTF-8"
+
+
 def to_batches(
     rows: Iterable[FoundRow], source: str, snapshot: str | None, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
     """Rows in columns, URLs normalised and each with its uid, at most `batch_rows` at a time."""
-    waiting: list[Mapping[str, Any]] = []
-    for row in rows:
-        waiting.append(_described(row) | {"source": source, "snapshot": snapshot})
-        if len(waiting) == batch_rows:
-            yield pa.RecordBatch.from_pylist(waiting, schema=FOUND)
-            waiting = []
-    if waiting:
-        yield pa.RecordBatch.from_pylist(waiting, schema=FOUND)
+    rows = iter(rows)
+    while described := [_described(row) for row in itertools.islice(rows, batch_rows)]:
+        uids, urls, pages, captions, times, hashes, problems, details = zip(*described, strict=True)
+        columns = {
+            "uid": uids,
+            "url": urls,
+            "page_url": pages,
+            "caption_raw": captions,
+            "source": [source] * len(uids),
+            "snapshot": [snapshot] * len(uids),
+            "found_at": times,
+            "url_hash": hashes,
+            "problem": problems,
+            "detail": details,
+        }
+        yield pa.record_batch([pa.array(columns[f.name], f.type) for f in FOUND], schema=FOUND)
 
 
-def _described(row: FoundRow) -> dict[str, Any]:
-    url, caption = _plain(row.url), _plain(row.caption)
-    problem, detail = row.problem, _plain(row.detail)
-    if problem is None and (url, caption) != (row.url, row.caption):
-        problem, detail = Problem.WRONG_ENCODING, "bytes that are not UTF-8"
+# The columns that are not the same for a whole batch; times in microseconds since 1970.
+_Described = tuple[
+    bytes, str | None, str | None, str | None, int, int, str | None, str | None
+]  # fmt: skip
+
+
+def _described(row: FoundRow) -> _Described:
+    url, caption, page_url, problem, detail = map(_plain, row)
+    if problem is None and (url != row.url or caption != row.caption):
+        problem, detail = Problem.WRONG_ENCODING, _UNREADABLE
     if problem is None and not (url and url.strip()):
         problem = Problem.NO_URL
-    if problem is None and not (caption and identity.normalise_caption(caption)):
-        problem = Problem.NO_CAPTION
+    text = ""
+    if problem is None:
+        text = identity.normalise_caption(caption or "")
+        problem = None if text else Problem.NO_CAPTION
     if problem is None:
         try:
-            url = identity.normalise_url(url or "")
+            url, url_hash, known_as = _located(url or "")
         except ValueError as error:
-            problem, detail = Problem.INVALID_URL, str(error)
-    return {
-        "uid": _uid(url, caption, valid=problem is None),
-        "url": url,
-        "page_url": row.page_url,
-        "caption_raw": caption,
-        "found_at": datetime.now(UTC),
-        "url_hash": int.from_bytes(hashlib.sha256((url or "").encode()).digest()[:4], "big"),
-        "problem": problem,
-        "detail": detail,
-    }
+            problem, detail = Problem.INVALID_URL, _plain(str(error))
+    if problem is None:
+        uid = identity.uid_of_normalised(known_as, text)
+    else:
+        url_hash = _hash(url or "")
+        # No pair, so no identity of a pair: a name for the reject table that stays the same.
+        uid = hashlib.sha256(f"broken\0{url}\0{caption}".encode()).digest()[:UID_BYTES]
+    return uid, url, page_url, caption, time.time_ns() // 1000, url_hash, problem, detail
 
 
-def _uid(url: str | None, caption: str | None, *, valid: bool) -> bytes:
-    if valid:
-        return identity.uid(url or "", caption or "")
-    # No pair, so no identity of a pair: a name for the reject table that stays the same.
-    return hashlib.sha256(f"broken\0{url}\0{caption}".encode()).digest()[:UID_BYTES]
+@functools.lru_cache(maxsize=4096)  # Sites show the same pictures on all their pages.
+def _located(url: str) -> tuple[str, int, str]:
+    """The normalised URL, its hash, and what `identity.uid` makes of it."""
+    normal = identity.normalise_url(url)
+    return normal, _hash(normal), identity.normalise_url(normal)
+
+
+def _hash(url: str) -> int:
+    return int.from_bytes(hashlib.sha256(url.encode()).digest()[:4], "big")
 
 
 def _plain(text: str | None) -> str | None:
     """Text without the surrogates that undecodable bytes leave behind."""
-    return None if text is None else text.encode("utf-8", "replace").decode()
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-8", "replace").decode()

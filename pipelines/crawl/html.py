@@ -1,7 +1,8 @@
-"""Images with a text alternative in an HTML page.
+"""Images with a text in an HTML page, and what the page's `<meta>` elements say.
 
 Selectolax's Lexbor binding parses as browsers do (the HTML standard's error recovery), at about
-three times the rate of lxml.
+three times the rate of lxml. Work grows with the square of a hostile page's size: pages nobody
+knows go through `parser_process.parse_untrusted`.
 """
 
 import re
@@ -10,16 +11,25 @@ from urllib.parse import urljoin, urlsplit
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from pipelines.crawl.charsets import decode
+from pipelines.crawl.image_address import Address, best_address
 from pipelines.identity import normalise_caption
 
-# Where scripts that load pictures when they scroll into view keep the address.
-_LAZY_SETS = ("data-srcset", "data-lazy-srcset")
-_LAZY = ("data-src", "data-lazy-src", "data-original", "data-lazy", "data-url")
+_WANTED = "img, base[href], meta[name], figcaption, picture"
 _TRACKING_SIDE = 2
-_META_CHARSET = re.compile(
-    rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{1,40})", re.I
+_STYLED_SMALL = re.compile(r"(?:^|;)\s*(?:width|height)\s*:\s*[0-2](?:\.\d*)?px", re.I)
+# How far an image may lie inside its `<figure>` or `<picture>`.
+_ANCESTORS = 12
+# Elements that separate words, unlike <b> or <a>.
+_BLOCKS = frozenset({"p", "div", "br", "li", "h1", "h2", "h3", "h4", "h5", "h6", "td", "dd", "dt"})
+# What `urljoin` gives back as it is, and what it only appends to a directory; others go through it.
+_PLAIN = r"A-Za-z0-9_~%+,@!$&'()*="
+_QUERY = rf"(?:\?[{_PLAIN}/?:.-]+)?"
+_ABSOLUTE = re.compile(rf"https?://[A-Za-z0-9.-]+(?::[0-9]+)?/[{_PLAIN}/:.-]*{_QUERY}")
+_DIRECTORY = re.compile(
+    rf"(https?://[A-Za-z0-9.-]+(?::[0-9]+)?)((?:/[{_PLAIN}-][{_PLAIN}.-]*)*)/(?:[{_PLAIN}.-]*)(?:\?.*)?"
 )
-_HEADER_CHARSET = re.compile(r"charset\s*=\s*[\"']?([A-Za-z0-9_:.-]{1,40})", re.I)
+_RELATIVE = re.compile(rf"(/?)([{_PLAIN}-][{_PLAIN}.-]*(?:/[{_PLAIN}-][{_PLAIN}.-]*)*{_QUERY})")
 
 
 class Image(NamedTuple):
@@ -29,11 +39,51 @@ class Image(NamedTuple):
     caption: str
 
 
-def extract_images(body: bytes, page_url: str, content_type: str = "") -> list[Image]:
-    """Images of a page that have a non-empty `alt`, in document order.
+class Page(NamedTuple):
+    """What was found: images in document order, and (name, content) of each `<meta name>`."""
 
-    Of several addresses the largest of a srcset wins, then a lazy-loading attribute, then `src`.
-    Other schemes than http(s), `data:` URLs and pictures declared smaller than 3 px are left out.
+    images: list[Image]
+    metas: list[tuple[str, str]]
+
+
+class Base:
+    """The address that a page's relative URLs are resolved against."""
+
+    def __init__(self, url: str):
+        """Parse the address once."""
+        self._url = url
+        plain = _DIRECTORY.fullmatch(url)
+        self._root = f"{plain[1]}/" if plain else ""
+        self._directory = f"{plain[1]}{plain[2]}/" if plain else ""
+
+    def join(self, address: str) -> str | None:
+        """`address` as an absolute http(s) URL, or None if it is none."""
+        if _ABSOLUTE.fullmatch(address):
+            return address
+        if self._directory:
+            relative = _RELATIVE.fullmatch(address)
+            if relative:
+                return (self._root if relative[1] else self._directory) + relative[2]
+        return self.join_slowly(address)
+
+    def join_slowly(self, address: str) -> str | None:
+        """`join` by the standard library alone."""
+        if not address or not address.strip():
+            return None
+        try:
+            url = urljoin(self._url, address.strip())
+            return url if urlsplit(url).scheme.lower() in ("http", "https") else None
+        except ValueError:
+            return None
+
+
+def parse_page(body: bytes, page_url: str, content_type: str = "") -> Page:
+    """Images of a page that have a text, and its metas; never raises.
+
+    An image's text is its `alt`; the `<figcaption>` of its `<figure>` is another pair if it says
+    something else. Of several addresses the largest of a srcset (`<picture>`'s sources included)
+    wins, then a lazy-loading attribute, then `src`. Other schemes than http(s), `data:` URLs and
+    pictures declared smaller than 3 px are left out.
 
     Args:
         body: the page's bytes.
@@ -41,69 +91,88 @@ def extract_images(body: bytes, page_url: str, content_type: str = "") -> list[I
         content_type: the response's Content-Type header, for its charset.
     """
     tree = LexborHTMLParser(decode(body, content_type))
-    base = page_url
-    declared = tree.css_first("base[href]")
-    if declared is not None:
-        base = _join(page_url, declared.attributes.get("href")) or page_url
-    images = []
-    for node in tree.css("img[alt]"):
-        caption = normalise_caption(node.attributes.get("alt") or "")
-        url = _address(node, base)
-        if caption and url and not _is_tracking_pixel(node):
-            images.append(Image(url, caption))
-    return images
+    images: list[LexborNode] = []
+    metas: list[tuple[str, str]] = []
+    captions: dict[int, str] = {}
+    declared: str | None = None
+    pictures = False
+    for node in tree.css(_WANTED):
+        tag = node.tag
+        if tag == "img":
+            images.append(node)
+        elif tag == "meta":
+            attributes = node.attributes
+            metas.append((attributes["name"] or "", attributes.get("content") or ""))
+        elif tag == "base":
+            declared = node.attributes["href"] if declared is None else declared
+        elif tag == "picture":
+            pictures = True
+        elif node.parent is not None and node.parent.tag == "figure":
+            captions.setdefault(node.parent.mem_id, _text(node))
+    base = Base((declared is not None and Base(page_url).join(declared)) or page_url)
+    found = []
+    for node in images:
+        attributes = node.attributes
+        texts = _texts(node, attributes, captions)
+        if texts and not _is_tracking_pixel(attributes):
+            url = best_address(attributes, _sources(node) if pictures else (), base.join)
+            if url:
+                found += [Image(url, text) for text in texts]
+    return Page(found, metas)
 
 
-def decode(body: bytes, content_type: str = "") -> str:
-    """Text of a page: the header's charset, else its own `<meta>`, else UTF-8; never fails."""
-    header = _HEADER_CHARSET.search(content_type)
-    meta = _META_CHARSET.search(body[:2048])
-    for name in (header and header[1], meta and meta[1].decode("ascii")):
-        if name:
-            try:
-                return body.decode(name, errors="replace")
-            except LookupError:
-                continue
-    return body.decode("utf-8-sig", errors="replace")
+def extract_images(body: bytes, page_url: str, content_type: str = "") -> list[Image]:
+    """The images of `parse_page`."""
+    return parse_page(body, page_url, content_type).images
 
 
-def largest_of_srcset(srcset: str) -> str | None:
-    """The address with the greatest width or density descriptor (HTML standard, 4.8.4.2.1)."""
-    best: tuple[float, str] | None = None
-    # A comma ends a candidate only before white space: addresses may hold commas.
-    for candidate in re.split(r",\s+|,$", srcset.strip()):
-        fields = candidate.split()
-        if not fields:
-            continue
-        size = 1.0
-        if len(fields) > 1 and re.fullmatch(r"\d+(\.\d+)?[wx]", fields[1]):
-            size = float(fields[1][:-1])
-        if best is None or size > best[0]:
-            best = (size, fields[0])
-    return best[1] if best else None
+def _texts(node: LexborNode, attributes: Address, captions: dict[int, str]) -> list[str]:
+    """The image's `alt`, its figure's caption, both or none."""
+    alt = attributes.get("alt")
+    texts = [text] if alt and (text := normalise_caption(alt)) else []
+    if captions and (said := _figure_caption(node, captions)) and said not in texts:
+        texts.append(said)
+    return texts
 
 
-def _address(node: LexborNode, base: str) -> str | None:
-    """The first of the image's addresses, best first, that is http(s)."""
-    attributes = node.attributes
-    sets = (largest_of_srcset(attributes.get(n) or "") for n in (*_LAZY_SETS, "srcset"))
-    plain = (attributes.get(name) for name in (*_LAZY, "src"))
-    return next((url for found in (*sets, *plain) if (url := _join(base, found))), None)
+def _figure_caption(node: LexborNode, captions: dict[int, str]) -> str:
+    parent = node.parent
+    for _ in range(_ANCESTORS):
+        if parent is None:
+            break
+        if parent.tag == "figure":
+            return captions.get(parent.mem_id, "")
+        parent = parent.parent
+    return ""
 
 
-def _join(base: str, address: str | None) -> str | None:
-    if not address or not address.strip():
-        return None
-    try:
-        url = urljoin(base, address.strip())
-        return url if urlsplit(url).scheme.lower() in ("http", "https") else None
-    except ValueError:
-        return None
+def _sources(node: LexborNode) -> list[Address]:
+    """Attributes of the sources of the image's `<picture>`, in order; few have one."""
+    parent = node.parent
+    if parent is None or parent.tag != "picture":
+        return []
+    return [source.attributes for source in parent.iter() if source.tag == "source"]
 
 
-def _is_tracking_pixel(node: LexborNode) -> bool:
+def _text(node: LexborNode) -> str:
+    """Text of an element, with a space where a block begins or ends."""
+    pieces = []
+    for inner in node.traverse(include_text=True):
+        if inner.tag == "-text":
+            parent = inner.parent
+            if parent is None or parent.tag not in ("script", "style", "noscript"):
+                pieces.append(inner.text_content or "")
+        elif inner.tag in _BLOCKS:
+            pieces.append(" ")
+    return normalise_caption("".join(pieces))
+
+
+def _is_tracking_pixel(attributes: Address) -> bool:
     for name in ("width", "height"):
-        value = (node.attributes.get(name) or "").strip().removesuffix("px")
-        if value.isdecimal() and int(value) <= _TRACKING_SIDE:
-            return True
-    return False
+        value = attributes.get(name)
+        if value:
+            value = value.strip().removesuffix("px")
+            if value.isdecimal() and len(value) < 9 and int(value) <= _TRACKING_SIDE:
+                return True
+    style = attributes.get("style")
+    return bool(style and _STYLED_SMALL.search(style))

@@ -1,152 +1,161 @@
-"""A connection to an address that was checked, under one deadline.
+"""Connections to addresses that were checked, under one deadline.
 
-Names are resolved here and the socket goes to the very address that passed, so that a name that
+A name is resolved here and the socket goes to the very address that passed, so that a name that
 changes its answer between check and connection (DNS rebinding) gains nothing. There are no
 proxies, cookies or stored passwords.
 """
 
-import contextlib
-import http.client
-import io
+import functools
 import ipaddress
 import socket
 import ssl
-import time
-from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 from urllib.parse import SplitResult
 
+from pipelines.crawl.config import HttpConfig
+from pipelines.crawl.deadline import Deadline
+from pipelines.crawl.http_tls import TlsSocket
 from pipelines.crawl.outcomes import FetchError, Outcome
+from pipelines.crawl.resolver import Resolver
 
-_TLS = ssl.create_default_context()
+_PORTS = {"http": 80, "https": 443}
+_TRIES = 4  # addresses of one host that are tried
 
-
-class Deadline:
-    """A moment that a whole exchange must end by."""
-
-    def __init__(self, seconds: float):
-        self._end = time.monotonic() + seconds
-        self._seconds = seconds
-
-    def left(self) -> float:
-        """Seconds left; raises `FetchError` if there are none."""
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise FetchError(Outcome.TIMEOUT, f"not finished after {self._seconds:g} s")
-        return left
-
-    def extend(self, seconds: float) -> None:
-        """Move the deadline: time spent waiting for others is not the server's."""
-        self._end += seconds
+# What the installed Python may still call global; IANA special-purpose registries, RFC 6890.
+_IPV4_SPECIAL = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.88.99.0/24")))
+# All that is handed out as global unicast (RFC 4291, section 2.4). Outside it lie mapped,
+# compatible and NAT64 addresses, which reach what somebody else decides.
+_IPV6_GLOBAL = ipaddress.IPv6Network("2000::/3")
+_IPV6_SPECIAL = tuple(
+    map(
+        ipaddress.IPv6Network,
+        # Protocols with Teredo and ORCHID; documentation (twice); 6to4.
+        ("2001::/23", "2001:db8::/32", "3fff::/20", "2002::/16"),
+    )
+)
+_ISATAP = (0x00005EFE, 0x02005EFE)  # RFC 5214, section 6.1: an IPv4 address follows
 
 
-class _DeadlineReader(io.RawIOBase):
-    """Reads a socket; each read may take only what the deadline leaves."""
+class Target(NamedTuple):
+    """Where a request goes: a host, its port, and its addresses, all of them checked."""
 
-    def __init__(self, sock: socket.socket, deadline: Deadline):
-        self._sock = sock
-        self._deadline = deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        self._sock.settimeout(self._deadline.left())
-        return self._sock.recv_into(buffer)
+    host: str
+    port: int
+    secure: bool
+    addresses: tuple[str, ...]
 
 
-class _DeadlineSocket:
-    """The part of a socket that `http.client` uses."""
-
-    def __init__(self, sock: socket.socket, deadline: Deadline):
-        self._sock = sock
-        self._deadline = deadline
-
-    def sendall(self, data: bytes) -> None:
-        self._sock.settimeout(self._deadline.left())
-        self._sock.sendall(data)
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_DeadlineReader(self._sock, self._deadline), 65536)
-
-    def close(self) -> None:
-        """Leave the socket open: `http.client` closes it before the body is read."""
-
-
-def is_allowed(address: str, allow_networks: Sequence[str]) -> bool:
+@functools.lru_cache(maxsize=8192)
+def is_allowed(address: str, allow_networks: tuple[str, ...]) -> bool:
     """Whether an IP address may be connected to: global, or in an allowed network.
 
-    IPv6 addresses that carry an IPv4 one (mapped, 6to4, Teredo, NAT64) are refused, because what
-    they reach is decided elsewhere.
+    IPv6 addresses that carry an IPv4 one (mapped, 6to4, Teredo, NAT64, ISATAP) are refused,
+    because what they reach is decided elsewhere.
     """
+    return is_exempt(address, allow_networks) or _is_global(address)
+
+
+@functools.lru_cache(maxsize=8192)
+def is_exempt(address: str, allow_networks: tuple[str, ...]) -> bool:
+    """Whether an IP address is in one of the networks that are allowed by configuration."""
     ip = ipaddress.ip_address(address.split("%")[0])
-    for network in allow_networks:
-        if ip in ipaddress.ip_network(network):
-            return True
-    if isinstance(ip, ipaddress.IPv6Address) and (
-        ip.ipv4_mapped or ip.sixtofour or ip.teredo or ip in ipaddress.ip_network("64:ff9b::/96")
-    ):
-        return False
-    return ip.is_global and not ip.is_multicast
+    return any(ip in ipaddress.ip_network(network) for network in allow_networks)
 
 
-def resolve(host: str, port: int, allow_networks: Sequence[str]) -> list[str]:
-    """Addresses of a host, each of which may be connected to.
-
-    Raises:
-        FetchError: if the name has none, or if any of them is not allowed.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise FetchError(Outcome.DNS, f"{host}: {error}") from error
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-    refused = [a for a in addresses if not is_allowed(a, allow_networks)]
-    if refused:
-        raise FetchError(Outcome.UNSAFE_ADDRESS, f"{host} is at {refused[0]}, which is not public")
-    return addresses
+def _is_global(address: str) -> bool:
+    ip = ipaddress.ip_address(address.split("%")[0])
+    if isinstance(ip, ipaddress.IPv4Address):
+        special = any(ip in network for network in _IPV4_SPECIAL)
+        return ip.is_global and not ip.is_multicast and not special
+    tunnelled = (int(ip) >> 32) & 0xFFFFFFFF in _ISATAP
+    special = any(ip in network for network in _IPV6_SPECIAL)
+    return ip in _IPV6_GLOBAL and not special and not tunnelled
 
 
-@contextlib.contextmanager
-def connection_to(
-    url: SplitResult, allow_networks: Sequence[str], deadline: Deadline
-) -> Iterator[http.client.HTTPConnection]:
-    """A connection for one request to `url`'s host, closed with the block.
+class Connector:
+    """Finds, checks and opens the way to servers; safe for threads."""
 
-    Raises:
-        FetchError: if the host is not found, not allowed, does not answer or fails its TLS check.
-    """
-    assert url.hostname is not None
-    secure = url.scheme == "https"
-    port = url.port or (443 if secure else 80)
-    addresses = resolve(url.hostname, port, allow_networks)
-    with contextlib.ExitStack() as stack:
-        sock = stack.enter_context(_open(addresses, port, deadline))
-        if secure:
-            sock = stack.enter_context(_secured(sock, url.hostname, deadline))
-        connection = http.client.HTTPConnection(url.hostname, port)
-        connection.sock = _DeadlineSocket(sock, deadline)
-        yield connection
+    def __init__(self, config: HttpConfig):
+        """Read the certificate authorities once; making a TLS context costs some 50 ms.
 
+        Raises:
+            ValueError: if `ca_file` cannot be read, or a name server is no address.
+        """
+        self._config = config
+        self._resolver = Resolver(config.nameservers, config.deadline_s)
+        self._tls = ssl.create_default_context()
+        self._tls.options |= ssl.OP_NO_RENEGOTIATION
+        if config.ca_file is not None:
+            try:
+                self._tls.load_verify_locations(config.ca_file)
+            except OSError as error:
+                raise ValueError(f"ca_file {config.ca_file!r} is not readable: {error}") from error
 
-def _secured(sock: socket.socket, host: str, deadline: Deadline) -> ssl.SSLSocket:
-    try:
-        sock.settimeout(deadline.left())
-        return _TLS.wrap_socket(sock, server_hostname=host)
-    except TimeoutError as error:
-        raise FetchError(Outcome.TIMEOUT, f"TLS: {error}") from error
-    except OSError as error:
-        raise FetchError(Outcome.TLS, str(error)) from error
+    def find(self, url: SplitResult, deadline: Deadline) -> Target:
+        """The checked target of a URL; nothing is sent to it yet.
 
+        Raises:
+            FetchError: if the host has no address, or if any of its addresses, or its port there,
+                is not allowed.
+        """
+        host, port = url.hostname or "", url.port
+        port = _PORTS[url.scheme] if port is None else port
+        if port == 0:
+            raise FetchError(Outcome.INVALID_URL, "there is no port 0")
+        allowed = self._config.allow_networks
+        usual = port in self._config.ports
+        if not usual and not allowed:
+            raise FetchError(Outcome.UNSAFE_ADDRESS, self._wrong_port(host, port))
+        addresses = self._resolver.addresses(host, deadline)
+        for address in addresses:
+            if not is_allowed(address, allowed):
+                words = f"{host} is at {address}, which is not a public address"
+                raise FetchError(Outcome.UNSAFE_ADDRESS, words)
+            if not usual and not is_exempt(address, allowed):
+                raise FetchError(Outcome.UNSAFE_ADDRESS, self._wrong_port(host, port))
+        return Target(host, port, url.scheme == "https", addresses)
 
-def _open(addresses: list[str], port: int, deadline: Deadline) -> socket.socket:
-    problem: OSError | None = None
-    for address in addresses:
+    def open(self, target: Target, deadline: Deadline) -> socket.socket | TlsSocket:
+        """A connection to the first address that answers, with TLS where the URL says so.
+
+        Raises:
+            FetchError: `connect` if none answers, `tls` if the host does not prove its name.
+        """
+        addresses = target.addresses[:_TRIES]
+        problem = ""
+        for tried, address in enumerate(addresses):
+            # A dead first address leaves the others their share.
+            share = deadline.left() / (len(addresses) - tried)
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            try:
+                sock = socket.socket(family, socket.SOCK_STREAM)
+            except OSError as error:  # no IPv6 here, or no file handles left
+                problem = str(error)
+                continue
+            try:
+                sock.settimeout(share)
+                sock.connect((address, target.port))
+                return self._secured(sock, target.host, deadline) if target.secure else sock
+            except OSError as error:
+                sock.close()
+                problem = f"{address} port {target.port}: {error}"
+            except BaseException:
+                sock.close()
+                raise
+        raise FetchError(Outcome.CONNECT, problem)
+
+    def _secured(self, sock: socket.socket, host: str, deadline: Deadline) -> TlsSocket:
         try:
-            sock = socket.create_connection((address, port), timeout=deadline.left())
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return sock
+            return TlsSocket(sock, self._tls, host, deadline.left())
         except TimeoutError as error:
-            raise FetchError(Outcome.TIMEOUT, f"{address}: {error}") from error
-        except OSError as error:
-            problem = error
-    raise FetchError(Outcome.CONNECT, str(problem))
+            raise FetchError(Outcome.TIMEOUT, f"TLS handshake: {error}") from error
+        except ssl.SSLEOFError as error:
+            raise FetchError(
+                Outcome.CONNECT, f"closed during the TLS handshake: {error}"
+            ) from error
+        except (ssl.SSLError, ValueError) as error:
+            raise FetchError(Outcome.TLS, str(error)) from error
+
+    def _wrong_port(self, host: str, port: int) -> str:
+        ports = ", ".join(map(str, self._config.ports))
+        return f"port {port} of {host}: only {ports} may be connected to"

@@ -1,31 +1,44 @@
 """One hardened GET: what the whole crawl asks servers with.
 
-Opt-out comes before the bytes: robots.txt before the request, X-Robots-Tag before the body.
+Opt-out comes before the bytes: the takedown list and robots.txt before the request, the headers
+before the body. A redirect's target passes all of these, and the check of its address, anew.
 """
 
-import http.client
-import threading
+import contextlib
+import hashlib
 import time
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from pipelines.crawl.config import HttpConfig
-from pipelines.crawl.http_connect import Deadline, connection_to
-from pipelines.crawl.opt_out import OptOut, Robots, RobotsFile, x_robots_tag
+from pipelines.crawl.deadline import Deadline
+from pipelines.crawl.http_body import Sniff, Wanted, read_body, sniff_image
+from pipelines.crawl.http_connect import Connector, Target
+from pipelines.crawl.http_message import Exchange, request_bytes
+from pipelines.crawl.opt_out import OptOut, forbidden_by_headers
 from pipelines.crawl.outcomes import FetchError, Outcome
+from pipelines.crawl.politeness import AdaptiveLimit, Politeness
+from pipelines.crawl.robots import HostRules, RobotsFile
+from pipelines.crawl.takedown import Takedown
 from pipelines.identity import normalise_url
 
-_REDIRECTS = (301, 302, 303, 307, 308)
-_BEFORE_REQUEST = (Outcome.OPTED_OUT, Outcome.ROBOTS_UNREACHABLE, Outcome.INVALID_URL)
-_CHUNK = 65536
-_HEAD = 32
-_ROBOTS_BYTES = 512 * 1024  # RFC 9309, section 2.5: parse at least 500 KiB
+__all__ = ["HttpClient", "Response", "Sniff", "sniff_image"]
 
-Sniff = Callable[[bytes, str], str | None]
+_REDIRECTS = (301, 302, 303, 307, 308)
+_POLICY_BYTES = 512 * 1024  # RFC 9309, section 2.5: parse at least 500 KiB
+_URL_CHARACTERS = 8192  # RFC 9110, section 4.1: at least 8000 should be supported
+_KEPT_CHARACTERS = 1000  # of a header; they are stored with every row
+# Without a status from a server these are our own refusals: no attempt that counts for the URL.
+_NOT_ASKED = frozenset(
+    {
+        Outcome.OPTED_OUT,
+        Outcome.ROBOTS_UNREACHABLE,
+        Outcome.INVALID_URL,
+        Outcome.UNSAFE_ADDRESS,
+        Outcome.THROTTLED,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -56,33 +69,78 @@ class Response:
     attempts: int = 1
     ended_at: datetime = datetime.min
 
+    @property
+    def was_asked(self) -> bool:
+        """Whether a server was asked for the URL, or was at least looked for."""
+        return self.status is not None or self.outcome not in _NOT_ASKED
 
-class _Redirect(NamedTuple):
-    status: int
-    target: str
 
+@dataclass
+class _Try:
+    """One exchange as far as it went.
 
-def sniff_image(head: bytes, _content_type: str = "") -> str | None:
-    """MIME type of a JPEG, PNG, GIF or WebP, by its first 12 bytes; None for all else."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if head[:6] in (b"GIF87a", b"GIF89a"):
-        return "image/gif"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
-    return None
+    Attributes:
+        url: where it is: redirects move it.
+        wanted: the body wanted.
+        deadline: of the whole exchange.
+        rules_s: by how much waiting for robots.txt may still move the deadline. A chain of
+            redirects over hosts with slow ones must not hold a thread for as long as it likes.
+        guarded: whether signals of opt-out end it; they do not apply to the files that hold them.
+        refused: whether something remembered ended it, so that another try would end alike.
+    """
+
+    url: str
+    wanted: Wanted
+    deadline: Deadline
+    rules_s: float
+    guarded: bool
+    refused: bool = field(default=False, init=False)
+    status: int | None = field(default=None, init=False)
+    content_type: str = field(default="", init=False)
+    opt_out: OptOut | None = field(default=None, init=False)
+
+    def refuse_if(self, signal: OptOut | None) -> None:
+        """End here if there is a signal.
+
+        Raises:
+            FetchError: `opted_out`; where robots.txt could not be had, `robots_unreachable`, or the
+                reason if that concerns the whole host.
+        """
+        if signal is None:
+            return
+        self.refused, self.opt_out = True, OptOut(signal.signal, signal.text[:_KEPT_CHARACTERS])
+        outcome = Outcome.OPTED_OUT
+        if signal.signal == "robots_unreachable":
+            outcome = Outcome.ROBOTS_UNREACHABLE
+            reason = signal.text.partition(".txt: ")[2].partition(":")[0]
+            if reason in (Outcome.DNS, Outcome.CONNECT, Outcome.TLS):
+                outcome, self.opt_out = Outcome(reason), None
+        raise FetchError(outcome, f"{signal.signal}: {signal.text[:_KEPT_CHARACTERS]}")
 
 
 class HttpClient:
-    """GETs under one configuration; safe for threads, made once a worker."""
+    """GETs under one configuration; safe for threads, made once a worker, memory bounded."""
 
-    def __init__(self, config: HttpConfig):
+    def __init__(
+        self, config: HttpConfig, takedown: Takedown | None = None, concurrency: int | None = None
+    ):
+        """Make the caches that all GETs share.
+
+        Args:
+            config: how to ask.
+            takedown: what it lists is neither asked for nor kept.
+            concurrency: exchanges at once at most, fewer while many get no connection; as many as
+                there are threads if None.
+
+        Raises:
+            ValueError: if a file or address in `config` cannot be read.
+        """
         self._config = config
-        self._robots = Robots(config.agent, self._robots_file)
-        self._lock = threading.Lock()
-        self._next_slot: dict[str, float] = {}
+        self._takedown = takedown
+        self._connector = Connector(config)
+        self._politeness = Politeness(config)
+        self._limit = AdaptiveLimit(concurrency) if concurrency is not None else None
+        self._rules = HostRules(config.agent, self._policy_file)
 
     def get(self, url: str, sniff: Sniff, wrong_type: Outcome) -> Response:
         """Fetch `url`, following redirects and trying again where that makes sense; never raises.
@@ -92,159 +150,134 @@ class HttpClient:
             sniff: gets the first bytes and the Content-Type; None refuses the body.
             wrong_type: the outcome of such a refusal.
         """
-        attempts = 0
-        while attempts <= self._config.retries:
+        config = self._config
+        wanted = Wanted(sniff, wrong_type, config.max_bytes, config.min_bytes_per_s)
+        this, attempts = self._begin(url, wanted, guarded=True), 0
+        response = self._run(this)
+        while response.was_asked:
             attempts += 1
-            response = self._try(url, sniff, wrong_type, self._config.max_bytes, robots=True)
-            if not response.outcome.retryable:
+            if this.refused or not response.outcome.retryable or attempts > config.retries:
                 break
-        if response.outcome in _BEFORE_REQUEST and response.status is None:
-            attempts = 0
+            this = self._begin(url, wanted, guarded=True)
+            again = self._run(this)
+            if not again.was_asked:  # what the server said tells more than our own refusal
+                break
+            response = again
         return replace(response, attempts=attempts, ended_at=datetime.now(UTC))
 
-    def _robots_file(self, address: str) -> RobotsFile:
-        got = self._try(address, lambda *_: "text", Outcome.NOT_A_PAGE, _ROBOTS_BYTES, robots=False)
-        if got.status is None or got.status == 429 or (got.status < 300 and got.body is None):
+    def _policy_file(self, address: str) -> RobotsFile:
+        """A robots.txt or tdmrep.json, by the same path but without opt-out.
+
+        Raises:
+            FetchError: `throttled`, if our own politeness does not let us ask now: that says
+                nothing about the host which could be remembered.
+        """
+        rate = self._config.min_bytes_per_s
+        wanted = Wanted(lambda *_: "text", Outcome.NOT_A_PAGE, _POLICY_BYTES, rate, cut=True)
+        got = self._run(self._begin(address, wanted, guarded=False))
+        if got.outcome is Outcome.THROTTLED and got.status is None:
+            raise FetchError(got.outcome, got.detail or "")
+        if got.status is None or got.status == 429 or (got.status < 400 and got.body is None):
             return RobotsFile(None, f"{got.outcome}: {got.detail}")
         return RobotsFile(got.status, (got.body or b"").decode("utf-8", errors="replace"))
 
-    def _try(
-        self, url: str, sniff: Sniff, wrong_type: Outcome, max_bytes: int, *, robots: bool
-    ) -> Response:
-        deadline = Deadline(self._config.deadline_s)
-        state = Response(url, Outcome.OK)
+    def _begin(self, url: str, wanted: Wanted, *, guarded: bool) -> _Try:
+        seconds = self._config.deadline_s
+        return _Try(url, wanted, Deadline(seconds), seconds, guarded)
+
+    def _run(self, this: _Try) -> Response:
+        outcome, detail, mime, body = Outcome.OK, None, None, None
         try:
-            for _ in range(self._config.max_redirects + 1):
-                url = normalise_url(url)
-                forbidden = self._robots.forbids(url) if robots else None
-                if forbidden:
-                    return _opted_out(replace(state, url=url), forbidden)
-                got = self._exchange(url, sniff, wrong_type, max_bytes, deadline, robots=robots)
-                if isinstance(got, Response):
-                    return got
-                if url.startswith("https:") and not got.target.startswith("https:"):
-                    words = f"{url} redirects to {got.target}"
-                    return replace(state, outcome=Outcome.UNSAFE_ADDRESS, detail=words)
-                state = replace(state, url=url, status=got.status)
-                url = got.target
-            words = f"more than {self._config.max_redirects} redirects"
-            return replace(state, outcome=Outcome.TOO_MANY_REDIRECTS, detail=words)
+            body, mime = self._follow(this)
         except FetchError as error:
-            return replace(state, url=url, outcome=error.outcome, detail=error.detail)
+            outcome, detail = error.outcome, error.detail
         except TimeoutError as error:
-            return replace(state, url=url, outcome=Outcome.TIMEOUT, detail=str(error))
-        except ValueError as error:
-            return replace(state, url=url, outcome=Outcome.INVALID_URL, detail=str(error))
-        except (OSError, http.client.HTTPException, zlib.error) as error:
-            words = f"{type(error).__name__}: {error}"
-            return replace(state, url=url, outcome=Outcome.BAD_RESPONSE, detail=words[:300])
+            outcome, detail = Outcome.TIMEOUT, str(error)
+        except OSError as error:
+            outcome, detail = Outcome.BAD_RESPONSE, f"{type(error).__name__}: {error}"[:300]
+        response = Response(
+            this.url, outcome, detail, this.status, this.content_type, mime, body, this.opt_out
+        )
+        if self._limit is not None and response.was_asked and not this.refused:
+            self._limit.ended(outcome)
+        return response
 
-    def _exchange(
-        self,
-        url: str,
-        sniff: Sniff,
-        wrong_type: Outcome,
-        max_bytes: int,
-        deadline: Deadline,
-        *,
-        robots: bool,
-    ) -> "Response | _Redirect":
-        parts = urlsplit(url)
-        self._wait_for_slot(parts.netloc, deadline)
-        with connection_to(parts, self._config.allow_networks, deadline) as connection:
-            _request(connection, parts, self._config.user_agent)
-            answer = connection.getresponse()
-            location = answer.getheader("Location")
-            if answer.status in _REDIRECTS and location:
-                return _Redirect(answer.status, urljoin(url, location))
-            kind = answer.getheader("Content-Type", "")
-            outcome = Outcome.of_status(answer.status)
-            state = Response(url, outcome, status=answer.status, content_type=kind)
-            if outcome is not Outcome.OK:
-                return replace(state, detail=f"HTTP status {answer.status}")
-            tags = answer.msg.get_all("X-Robots-Tag", []) if robots else []
-            forbidden = x_robots_tag(tags, self._config.agent)
-            if forbidden:
-                return _opted_out(state, forbidden)
-            return _read_body(answer, state, sniff, wrong_type, max_bytes)
+    def _follow(self, this: _Try) -> tuple[bytes, str]:
+        """The body and its type, redirects followed."""
+        was_secure = False
+        for _ in range(self._config.max_redirects + 1):
+            parts = _parsed(this.url)
+            this.url = parts.geturl()
+            if was_secure and parts.scheme != "https":
+                words = f"redirects from https to {this.url[:200]}"
+                raise FetchError(Outcome.UNSAFE_ADDRESS, words)
+            was_secure = parts.scheme == "https"
+            if self._takedown is not None and this.guarded:
+                this.refuse_if(self._takedown.forbids_url(this.url))
+            target = self._connector.find(parts, this.deadline)
+            if this.guarded:
+                self._ask_rules(this)
+            got = self._exchange(this, parts, target)
+            if not isinstance(got, str):
+                return got
+            this.url = got
+        words = f"more than {self._config.max_redirects} redirects"
+        raise FetchError(Outcome.TOO_MANY_REDIRECTS, words)
 
-    def _wait_for_slot(self, host: str, deadline: Deadline) -> None:
-        """Keep `domain_delay_s` between the requests to one host; waiting spares the deadline."""
-        delay = self._config.domain_delay_s
-        if not delay:
-            return
-        with self._lock:
-            now = time.monotonic()
-            slot = max(now, self._next_slot.get(host, 0.0))
-            self._next_slot[host] = slot + delay
-        time.sleep(slot - now)
-        deadline.extend(slot - now)
+    def _ask_rules(self, this: _Try) -> None:
+        started = time.monotonic()
+        this.refuse_if(self._rules.forbids(this.url))
+        waited = min(time.monotonic() - started, this.rules_s)
+        this.rules_s -= waited
+        this.deadline.extend(waited)
 
+    def _exchange(self, this: _Try, url: SplitResult, target: Target) -> str | tuple[bytes, str]:
+        """The body and its type, or the address that the server redirects to."""
+        arrived = time.monotonic()
+        status, retry_after = None, None
+        with self._politeness.slot(target.host), self._limit or contextlib.nullcontext():
+            this.deadline.extend(time.monotonic() - arrived)
+            try:
+                sock = self._connector.open(target, this.deadline)
+                with Exchange(sock, this.deadline) as exchange:
+                    path = url.path + (f"?{url.query}" if url.query else "")
+                    exchange.send(request_bytes(url.netloc, path, self._config.user_agent))
+                    this.status = status = exchange.status
+                    retry_after = exchange.header("retry-after")
+                    return self._answer(this, exchange)
+            finally:
+                self._politeness.answered(target.host, status, retry_after)
 
-def _opted_out(state: Response, signal: OptOut) -> Response:
-    unreachable = signal.signal == "robots_unreachable"
-    outcome = Outcome.ROBOTS_UNREACHABLE if unreachable else Outcome.OPTED_OUT
-    return replace(state, outcome=outcome, opt_out=signal, detail=f"{signal.signal}: {signal.text}")
-
-
-def _request(connection: http.client.HTTPConnection, url: SplitResult, user_agent: str) -> None:
-    target = url.path + (f"?{url.query}" if url.query else "")
-    connection.putrequest("GET", target, skip_accept_encoding=True)
-    connection.putheader("User-Agent", user_agent)
-    connection.putheader("Accept", "*/*")
-    connection.putheader("Accept-Encoding", "gzip")
-    connection.putheader("Connection", "close")
-    connection.endheaders()
-
-
-def _read_body(
-    answer: http.client.HTTPResponse,
-    state: Response,
-    sniff: Sniff,
-    wrong_type: Outcome,
-    max_bytes: int,
-) -> Response:
-    declared = answer.getheader("Content-Length", "")
-    body = bytearray()
-    mime: str | None = None
-    for piece in _decoded(answer):
-        body += piece
-        if mime is None and len(body) >= _HEAD:
-            mime = sniff(bytes(body[:_HEAD]), state.content_type)
-            if mime is None:
-                return _refused(state, wrong_type, body)
-        if len(body) > max_bytes or (declared.isdecimal() and int(declared) > max_bytes):
-            detail = f"more than {max_bytes} bytes, Content-Length {declared or 'unknown'}"
-            return replace(state, outcome=Outcome.TOO_LARGE, mime=mime, detail=detail)
-    if mime is None:
-        mime = sniff(bytes(body), state.content_type)
-    if mime is None or not body:
-        return _refused(state, wrong_type, body)
-    return replace(state, mime=mime, body=bytes(body))
+    def _answer(self, this: _Try, exchange: Exchange) -> str | tuple[bytes, str]:
+        this.content_type = (exchange.header("content-type") or "")[:_KEPT_CHARACTERS]
+        if this.guarded:
+            this.refuse_if(forbidden_by_headers(exchange.headers, self._config.agent))
+        location = exchange.header("location")
+        if exchange.status in _REDIRECTS and location:
+            return _joined(this.url, location)
+        outcome = Outcome.of_status(exchange.status)
+        if exchange.status == 206:  # a part, which was not asked for
+            outcome = Outcome.BAD_RESPONSE
+        if outcome is not Outcome.OK:
+            raise FetchError(outcome, f"HTTP status {exchange.status}")
+        body, mime = read_body(exchange, this.wanted)
+        if self._takedown is not None and this.guarded:
+            this.refuse_if(self._takedown.forbids_sha256(hashlib.sha256(body).digest()))
+        return body, mime
 
 
-def _refused(state: Response, outcome: Outcome, body: bytearray) -> Response:
-    detail = f"Content-Type {state.content_type!r}, first bytes {bytes(body[:12])!r}"
-    return replace(state, outcome=outcome, detail=detail)
+def _parsed(url: str) -> SplitResult:
+    """The parts of a URL's one spelling, which are safe to send."""
+    try:
+        if len(url) > _URL_CHARACTERS:
+            raise ValueError(f"longer than {_URL_CHARACTERS} characters: {url[:100]!r}")
+        return urlsplit(normalise_url(url))
+    except ValueError as error:
+        raise FetchError(Outcome.INVALID_URL, str(error)) from error
 
 
-def _decoded(answer: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The body in pieces of bounded size, its content encoding undone.
-
-    Raises:
-        FetchError: if the encoding is unknown, or the body ends early.
-    """
-    encoding = answer.getheader("Content-Encoding", "identity").strip().lower()
-    if encoding in ("", "identity"):
-        while piece := answer.read1(_CHUNK):
-            yield piece
-    elif encoding in ("gzip", "x-gzip", "deflate"):
-        inflate = zlib.decompressobj(wbits=47)  # gzip or zlib, by its header
-        while piece := answer.read1(_CHUNK):
-            while piece:
-                yield inflate.decompress(piece, _CHUNK)
-                piece = inflate.unconsumed_tail
-    else:
-        raise FetchError(Outcome.BAD_RESPONSE, f"Content-Encoding {encoding[:40]!r} was not asked")
-    if answer.length:
-        raise FetchError(Outcome.BAD_RESPONSE, f"{answer.length} bytes are missing at the end")
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise FetchError(Outcome.INVALID_URL, f"redirect to {location[:200]!r}: {error}") from error

@@ -1,11 +1,14 @@
-"""img2dataset's shard worker with our fetch inside.
+"""img2dataset's shard worker with our fetch and our writer inside.
 
-img2dataset brings the shard format, the thread pool with its back-pressure, the writer and the
-statistics. The seam is one name: `Downloader.download_shard` calls `download_image_with_retry`,
-which it looks up among the globals of its module. The worker below is the same code object with
-other globals, in which that name is ours; nothing is patched, so other users of the module in this
-process see no change. `SEAM_SHA256` is the hash of the code that was read; another version of
-img2dataset fails here instead of quietly fetching by itself.
+img2dataset brings the threads with their back-pressure, the way of a sample from the pool to the
+writer, and the statistics. The writer is its own extension point (`sample_writer_class`): ours
+hands each sample on as it arrives, where img2dataset's Parquet writer loses the shard when killed.
+
+The seam is one name: `Downloader.download_shard` calls `download_image_with_retry`, which it looks
+up among the globals of its module. The worker below is the same code object with other globals, in
+which that name is ours; nothing is patched, so other users of the module in this process see no
+change. `SEAM_SHA256` is the hash of the code that was read; another version of img2dataset fails
+here instead of quietly fetching by itself.
 """
 
 import hashlib
@@ -13,24 +16,26 @@ import inspect
 import io
 import os
 import types
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipelines import parquet, storage
+from pipelines import storage
 from pipelines.crawl.http_fetch import Response
+from pipelines.crawl.outcomes import Outcome
 
 SEAM = "download_image_with_retry"
 SEAM_SHA256 = "a80d378a04df51dfa217bf49897cc199b8a498fb5f4d5305a69ed9b0000f67e2"
 
 
-class Fetched(NamedTuple):
-    """A response whose body went through the shard file."""
+class Statistics(NamedTuple):
+    """What the worker counted: URLs by outcome, and its own times (seconds since 1970)."""
 
-    response: Response
-    image: bytes | None
+    outcomes: Counter[str]
+    started: float
+    ended: float
 
 
 def load_downloader() -> Any:
@@ -62,53 +67,73 @@ def fetch_shard(
     downloader: Any,
     urls: Sequence[str],
     fetch: Callable[[str], Response],
+    record: Callable[[str, Response, bytes | None, int], None],
     threads: int,
     directory: str,
-) -> Iterator[Fetched]:
-    """Fetch `urls` with img2dataset's worker and give the results in their order.
-
-    The body of each response goes through the shard file that the worker writes; the rest is kept
-    in memory, a few hundred bytes a URL.
+) -> Statistics:
+    """Fetch `urls` with img2dataset's worker.
 
     Args:
         downloader: what `load_downloader` gave.
-        urls: different URLs.
-        fetch: called from `threads` threads; what it raises is raised when all URLs were tried.
-        threads: size of the thread pool.
-        directory: local work directory; the shard files stay in it.
+        urls: different URLs, in the order in which they are begun.
+        fetch: called from `threads` threads. What it or `record` raises ends the shard: nothing
+            more is asked for, and it is raised again here.
+        record: gets each URL, its response, the bytes that came through the worker, and how many
+            responses are waiting behind it; in this thread and as they arrive.
+        threads: size of the thread pool; twice as many responses may wait for `record`.
+        directory: local work directory, which exists; the statistics stay in it.
 
     Raises:
         RuntimeError: if the worker lost a URL.
     """
-    if not urls:
-        return
     from img2dataset.resizer import Resizer
-    from img2dataset.writer import ParquetSampleWriter
 
     responses: dict[int, Response] = {}
     bugs: list[Exception] = []
 
     def ours(row: tuple[int, str], **_: Any) -> tuple[int, io.BytesIO | None, str | None]:
         key, url = row
+        if bugs:
+            return key, None, "stopped"
         try:
             response = fetch(url)
         except Exception as error:
             # The worker's thread pool would wait for ever for an exception to be collected.
             bugs.append(error)
-            return key, None, "bug"
-        responses[key] = replace(response, body=None)
+            return key, None, "stopped"
+        responses[key] = response
         if response.body is None:
             return key, None, str(response.outcome)
         return key, io.BytesIO(response.body), None
 
+    class Writer:
+        """img2dataset's protocol of a sample writer."""
+
+        def __init__(self, *_: Any):
+            pass
+
+        def write(
+            self, image: bytes | None, key: str, _caption: None, meta: dict[str, Any]
+        ) -> None:
+            response = responses.pop(int(key), None)
+            if response is None or bugs:
+                return
+            try:
+                record(meta["url"], response, image, len(responses))
+            except Exception as error:
+                # The worker would print it and go on.
+                bugs.append(error)
+
+        def close(self) -> None:
+            pass
+
     shard = f"{directory}/00000.feather"
-    with storage.atomic_output(shard) as stream:
-        table = pa.table({"url": pa.array(urls, pa.string())})
-        with pa.ipc.new_file(stream, table.schema) as writer:
-            writer.write_table(table)
-    # Bytes pass as they are (`disable_all_reencoding`), so "jpg" below is only a column's name.
+    table = pa.table({"url": pa.array(urls, pa.string())})
+    with pa.ipc.new_file(shard, table.schema) as stream:
+        stream.write_table(table)
+    # Bytes pass as they are (`disable_all_reencoding`).
     worker = downloader(
-        sample_writer_class=ParquetSampleWriter,
+        sample_writer_class=Writer,
         resizer=Resizer(256, "no", resize_only_if_bigger=False, disable_all_reencoding=True),
         thread_count=threads,
         save_caption=False,
@@ -128,9 +153,7 @@ def fetch_shard(
     _with_seam(worker.download_shard.__func__, ours)(worker, (0, shard))
     if bugs:
         raise bugs[0]
-    if len(responses) != len(urls):
-        raise RuntimeError(f"img2dataset answered {len(responses)} of {len(urls)} URLs")
-    yield from _in_order(f"{directory}/00000.parquet", responses)
+    return _statistics(f"{directory}/00000_stats.json", len(urls))
 
 
 def _with_seam(method: types.FunctionType, fetch: Callable[..., Any]) -> Callable[..., None]:
@@ -138,15 +161,13 @@ def _with_seam(method: types.FunctionType, fetch: Callable[..., Any]) -> Callabl
     return types.FunctionType(method.__code__, names, method.__name__, method.__defaults__)
 
 
-def _in_order(shard: str, responses: dict[int, Response]) -> Iterator[Fetched]:
-    """Results in order of their keys; only those that came before their turn are held."""
-    waiting: dict[int, bytes | None] = {}
-    turn = 0
-    for batch in parquet.read_batches(shard, columns=["key", "jpg"], rows=100):
-        for key, image in zip(*(batch.column(n).to_pylist() for n in ("key", "jpg")), strict=True):
-            waiting[int(key)] = image
-        while turn in waiting:
-            yield Fetched(responses[turn], waiting.pop(turn))
-            turn += 1
-    if turn != len(responses) or waiting:
-        raise RuntimeError(f"img2dataset wrote {turn} of {len(responses)} results in {shard}")
+def _statistics(path: str, asked: int) -> Statistics:
+    found = storage.read_json(path)
+    outcomes = Counter(found["status_dict"])
+    successes = outcomes.pop("success", 0)
+    if successes:
+        outcomes[str(Outcome.OK)] = successes
+    told = found["successes"] + found["failed_to_download"]
+    if not asked == found["count"] == told == outcomes.total():
+        raise RuntimeError(f"img2dataset was given {asked} URLs, its statistics say {found}")
+    return Statistics(outcomes, found["start_time"], found["end_time"])

@@ -1,25 +1,29 @@
-"""Signals that forbid the use of a page or picture: robots.txt and X-Robots-Tag."""
+"""Signals beside a page or picture that forbid its use: response headers and meta elements.
+
+robots.txt and `/.well-known/tdmrep.json` are in `pipelines.crawl.robots`.
+"""
 
 import re
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
-from protego import Protego
+import http_sf
 
 # noindex and noimageindex count too: who asks not to be found asks not to be collected.
-FORBIDDING = frozenset({"none", "noai", "noimageai", "noindex", "noimageindex"})
-_WITH_VALUE = frozenset(
-    {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
-)
-_KNOWN = FORBIDDING | _WITH_VALUE | {
-    "all", "index", "follow", "nofollow", "noarchive", "nocache", "nosnippet", "notranslate",
-    "nositelinkssearchbox", "indexifembedded", "imageindex", "ai",
-}  # fmt: skip
-_NAMED = re.compile(r"\s*([A-Za-z][A-Za-z0-9_*.-]*|\*)\s*:\s*(.*)", re.S)
+FORBIDDING = frozenset({"none", "noai", "noimageai", "noindex", "noimageindex", "noml"})
+
+# The category of the AIPREF vocabulary that training on a picture falls under, in the current draft
+# and in those before it, which sites still use: train-ai (draft-ietf-aipref-vocab-02 to -08),
+# train-genai (-02, -03), genai, ai and tdm (-01), all (-02), bots (-03, -04). The current draft
+# would ignore the retired names, and the older ones let a narrow `y` outweigh a broad `n`; here
+# each refusal counts, because its author meant one.
+REFUSED_USES = frozenset({"train-ai", "train-genai", "genai", "ai", "tdm", "all", "bots"})
+
+_TAKES_VALUE = re.compile(r"(unavailable_after|max-[a-z-]+)\s*:\s*(.*)", re.I | re.S)
+_OWNED = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*|\*)\s*:\s*(.*)", re.S)
+_DATE_COMMAS = 2  # "Friday, June 25, 2010"
 
 
 class OptOut(NamedTuple):
@@ -29,108 +33,132 @@ class OptOut(NamedTuple):
     text: str
 
 
+def forbidden_by_headers(
+    headers: Iterable[tuple[str, str]], agent: str, now: datetime | None = None
+) -> OptOut | None:
+    """What the headers of a response forbid to `agent`, or None.
+
+    Args:
+        headers: (name, value) of every header line, in any case; repeated names stay apart.
+        agent: our product token.
+        now: for `unavailable_after`; the present unless said.
+    """
+    values: dict[str, list[str]] = {}
+    for name, value in headers:
+        values.setdefault(name.lower(), []).append(value)
+    usage = ", ".join(values.get("content-usage", []))  # RFC 9651, section 4.2
+    if usage and refuses_training(usage):
+        return OptOut("content_usage", usage)
+    for value in values.get("tdm-reservation", []):
+        if value.strip() == "1":
+            return OptOut("tdm_reservation", value)
+    return x_robots_tag(values.get("x-robots-tag", []), agent, now)
+
+
+def forbidden_by_meta(
+    metas: Iterable[tuple[str, str]], agent: str, now: datetime | None = None
+) -> OptOut | None:
+    """What the <meta> elements of a page forbid to `agent`, or None.
+
+    By TDMRep a meta element outweighs the header, and the header tdmrep.json. Here the first
+    reservation that is met ends the exchange, so that what may outweigh it is not asked for.
+
+    Args:
+        metas: (name, content) of the page's meta elements.
+        agent: our product token.
+        now: for `unavailable_after`; the present unless said.
+    """
+    for name, content in metas:
+        kind = name.strip().lower()
+        if kind in ("robots", agent.lower()) and _forbids(content, agent, now):
+            return OptOut("meta_robots", content)
+        if kind == "tdm-reservation" and content.strip() == "1":
+            return OptOut("meta_tdm_reservation", content)
+    return None
+
+
+def refuses_training(usage: str) -> bool | None:
+    """Whether an AIPREF preference, `train-ai=n, search=y`, refuses what this project does.
+
+    It is a dictionary of Structured Fields (RFC 9651). One that does not parse states nothing
+    (draft-ietf-aipref-vocab-08, section 6.5.1): None. A value other than the token `n` refuses
+    nothing.
+    """
+    try:
+        stated = http_sf.parse(usage.encode(errors="replace"), tltype="dictionary")
+    except ValueError:
+        return None
+    assert isinstance(stated, dict)
+    for key in REFUSED_USES & stated.keys():
+        member = stated[key]
+        value = member[0] if isinstance(member, tuple) else member
+        if isinstance(value, http_sf.Token) and str(value) == "n":
+            return True
+    return False
+
+
 def x_robots_tag(values: Iterable[str], agent: str, now: datetime | None = None) -> OptOut | None:
     """What the X-Robots-Tag headers of a response forbid to `agent`, or None.
 
-    A header is a list of directives, perhaps behind `agent:`, which holds to its end or to the
-    next agent. Dates of `unavailable_after` may hold commas and colons; one that nobody can read
-    forbids.
+    https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag: a header is a
+    list of directives; `name:` before one addresses it and those after it to that agent. Unknown
+    directives are ignored.
 
     Args:
         values: the headers, one by one.
         agent: our product token.
         now: for `unavailable_after`; the present unless said.
     """
-    now = now or datetime.now(UTC)
     for value in values:
-        for owner, name, argument in _directives(value):
-            if owner not in (None, "*", agent.lower()):
-                continue
-            if name in FORBIDDING or (name == "unavailable_after" and _is_past(argument, now)):
-                return OptOut("x_robots_tag", value.strip())
+        if _forbids(value, agent, now):
+            return OptOut("x_robots_tag", value.strip())
     return None
 
 
-def _directives(value: str) -> Iterable[tuple[str | None, str, str]]:
-    """(agent or None, directive, its value), all but the value in lower case."""
-    owner: str | None = None
-    pending: tuple[str | None, str, str] | None = None
-    for item in value.split(","):
-        text = item.strip()
-        named = _NAMED.fullmatch(text)
-        prefix = named[1].lower() if named else ""
-        if pending and not _starts_directive(text, prefix):
-            pending = (*pending[:2], f"{pending[2]},{item}")
+def _forbids(value: str, agent: str, now: datetime | None) -> bool:
+    for owner, directive in _directives(value):
+        if owner not in ("*", agent.lower()):
             continue
-        if pending:
-            yield pending
-            pending = None
-        if named and prefix not in _WITH_VALUE:
-            owner, text = prefix, named[2].strip()
-            named = _NAMED.fullmatch(text)
-            prefix = named[1].lower() if named else ""
-        if named and prefix in _WITH_VALUE:
-            pending = (owner, prefix, named[2])
-        elif text:
-            yield owner, text.lower(), ""
-    if pending:
-        yield pending
+        if isinstance(directive, datetime):
+            if directive <= (now or datetime.now(UTC)):
+                return True
+        elif FORBIDDING.intersection(re.split(r"[\s;]+", directive.lower())):
+            return True
+    return False
 
 
-def _starts_directive(text: str, prefix: str) -> bool:
-    """Whether an item after a value begins something new: else it belongs to a date."""
-    return text.lower() in _KNOWN or bool(prefix)
+def _directives(value: str) -> Iterator[tuple[str, str | datetime]]:
+    """(agent in lower case or `*`, directive or moment after which the content is unavailable)."""
+    owner = "*"
+    items = [item.strip() for item in value.split(",")]
+    for place, item in enumerate(items):
+        named = _OWNED.fullmatch(item)
+        if named and not _TAKES_VALUE.fullmatch(item):
+            owner, item = named[1].lower(), named[2]
+        valued = _TAKES_VALUE.fullmatch(item)
+        if valued is None:
+            yield owner, item
+        elif valued[1].lower() == "unavailable_after":
+            rest = items[place + 1 : place + 1 + _DATE_COMMAS]
+            yield owner, _date([valued[2], *rest])
 
 
-def _is_past(text: str, now: datetime) -> bool:
-    for parse in (parsedate_to_datetime, datetime.fromisoformat):
-        try:
-            moment = parse(text.strip())
-        except (ValueError, TypeError):
-            continue
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) <= now
-    return True
+def _rfc_day(text: str) -> datetime:
+    return parsedate_to_datetime(f"{text} 00:00:00")
 
 
-class RobotsFile(NamedTuple):
-    """A robots.txt as fetched: its status (None if the host gave no answer) and text."""
+def _date(items: list[str]) -> datetime:
+    """The date at the beginning of a list that was cut at its commas.
 
-    status: int | None
-    text: str
-
-
-class Robots:
-    """Answers of robots.txt, fetched once a host.
-
-    RFC 9309: 4xx means that everything is allowed, 5xx or no answer that nothing is. Safe for
-    threads; threads that need the same host wait for one fetch.
+    What is left of a date that was read in part is no known directive, so it does no harm. A date
+    that nobody can read counts as past, other than at Google: its owner set a limit.
     """
-
-    def __init__(self, agent: str, fetch: Callable[[str], RobotsFile]):
-        """Ask as `agent`; `fetch` gets the address of a robots.txt and follows its redirects."""
-        self._agent = agent
-        self._fetch = fetch
-        self._lock = threading.Lock()
-        self._hosts: dict[str, tuple[threading.Lock, list[Protego | OptOut]]] = {}
-
-    def forbids(self, url: str) -> OptOut | None:
-        """The rule that forbids `url`, or None."""
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
-        with self._lock:
-            lock, answer = self._hosts.setdefault(origin, (threading.Lock(), []))
-        with lock:
-            if not answer:
-                answer.append(self._rules(f"{origin}/robots.txt"))
-        rules = answer[0]
-        if isinstance(rules, OptOut):
-            return rules
-        if rules.can_fetch(url, self._agent):
-            return None
-        return OptOut("robots_txt", f"{origin}/robots.txt disallows {parts.path or '/'}")
-
-    def _rules(self, address: str) -> Protego | OptOut:
-        status, text = self._fetch(address)
-        if status is None or status >= 500:
-            return OptOut("robots_unreachable", f"{address}: {status or text}")
-        return Protego.parse(text if status < 300 else "")
+    for count in range(1, len(items) + 1):
+        text = ", ".join(items[:count])
+        for read in (parsedate_to_datetime, _rfc_day, datetime.fromisoformat):
+            try:
+                moment = read(text)
+            except (ValueError, TypeError, OverflowError, IndexError):
+                continue
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return datetime.min.replace(tzinfo=UTC)

@@ -1,27 +1,33 @@
 """Web pages as sources: sitemaps, pages over HTTP under the rules of images, and saved pages."""
 
+import html
 import posixpath
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from urllib.parse import quote, urljoin
 
 import fsspec
-from selectolax.lexbor import LexborHTMLParser
 
 from pipelines import storage
+from pipelines.crawl import opt_out
 from pipelines.crawl.batches import Source
 from pipelines.crawl.found import FoundRow, Problem
-from pipelines.crawl.html import extract_images
 from pipelines.crawl.http_fetch import HttpClient, Response
 from pipelines.crawl.outcomes import Outcome
+from pipelines.crawl.parser_process import PageError, parse_untrusted
 
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _XML_TYPES = ("text/xml", "application/xml", "application/gzip", "application/x-gzip")
 _SITEMAP_LEVELS = 2
 _SITEMAP_BYTES = 50 * 1024 * 1024  # the limit of the sitemap protocol, sitemaps.org
+_SITEMAP_ROOT = re.compile(r"<(?:\w{1,20}:)?(urlset|sitemapindex)[\s>]")
+# Without a prefix: <image:loc> is no page.
+_LOCATION = re.compile(r"<loc\s*>(?:\s*<!\[CDATA\[([^\]]*)\]\]>|([^<]*))")
+MAX_PAGE_BYTES = 20_000_000
 
 
-class SitemapError(RuntimeError):
+class SitemapError(ValueError):
     """A sitemap that could not be read, with what to do."""
 
 
@@ -37,26 +43,74 @@ def sitemap_pages(sitemap: str, client: HttpClient, level: int = 0) -> list[str]
             f"sitemap {sitemap} could not be fetched ({response.outcome}: {response.detail}); "
             "check the address and that its server runs"
         )
-    body = _inflated(response.body)
-    tree = LexborHTMLParser(body.decode("utf-8", errors="replace"))
-    locations = [node.text().strip() for node in tree.css("loc")]
-    if tree.css_first("sitemapindex") is not None:
-        if level == _SITEMAP_LEVELS:
-            raise SitemapError(f"sitemap {sitemap} lies more than {_SITEMAP_LEVELS} levels deep")
-        return [page for at in locations for page in sitemap_pages(at, client, level + 1)]
-    if tree.css_first("urlset") is None:
+    index, listed = _parse_sitemap(sitemap, _inflated(sitemap, response.body))
+    locations = [urljoin(response.url, found) for found in listed]
+    if not index:
+        return locations
+    if level == _SITEMAP_LEVELS:
+        raise SitemapError(f"sitemap {sitemap} lies more than {_SITEMAP_LEVELS} levels deep")
+    return [page for at in locations for page in sitemap_pages(at, client, level + 1)]
+
+
+def _parse_sitemap(sitemap: str, body: bytes) -> tuple[bool, list[str]]:
+    """Whether it lists other sitemaps, and what it lists.
+
+    Its grammar is so small that no XML parser, with entities to expand, need be let at it.
+    """
+    text = body.decode("utf-8-sig", errors="replace")
+    root = _SITEMAP_ROOT.search(text)
+    if root is None:
         raise SitemapError(f"{sitemap} is not a sitemap: it has neither urlset nor sitemapindex")
-    return locations
+    found = (plain or cdata for plain, cdata in _LOCATION.findall(text, root.end()))
+    return root[1] == "sitemapindex", [html.unescape(address).strip() for address in found]
 
 
-def read_web_page(url: str, client: HttpClient) -> Iterator[FoundRow]:
+def page_rows(
+    body: bytes,
+    page_url: str,
+    agent: str,
+    *,
+    address: str | None = None,
+    content_type: str = "",
+    headers: Iterable[tuple[str, str]] = (),
+) -> Iterator[FoundRow]:
+    """Images of a page; one row with the problem if it forbids their use.
+
+    Args:
+        body: the page's bytes.
+        page_url: written into every row.
+        agent: our product token, for signals that name crawlers.
+        address: what relative URLs are resolved against, if another (after redirects).
+        content_type: the response's Content-Type header.
+        headers: of the response, if nobody has looked for opt-outs in them.
+
+    Raises:
+        PageError: if the page cannot be parsed.
+    """
+    closed = opt_out.forbidden_by_headers(headers, agent)
+    if closed is None:
+        page = parse_untrusted(body, address or page_url, content_type)
+        closed = opt_out.forbidden_by_meta(page.metas, agent)
+    if closed is not None:
+        detail = f"{closed.signal}: {closed.text}"
+        yield FoundRow(page_url, None, page_url, Problem.PAGE_OPTED_OUT, detail)
+        return
+    for image in page.images:
+        yield FoundRow(image.url, image.caption, page_url)
+
+
+def read_web_page(url: str, client: HttpClient, agent: str) -> Iterator[FoundRow]:
     """Images of one page over HTTP; one row with the problem if the page gives nothing."""
-    response = client.get(url, _sniff_html, Outcome.NOT_A_PAGE)
+    response = client.get(url, sniff_html, Outcome.NOT_A_PAGE)
     if response.body is None:
         yield FoundRow(url, None, url, _page_problem(response), response.detail)
         return
-    for image in extract_images(response.body, response.url, response.content_type):
-        yield FoundRow(image.url, image.caption, url)
+    try:
+        yield from page_rows(
+            response.body, url, agent, address=response.url, content_type=response.content_type
+        )
+    except PageError as error:
+        yield FoundRow(url, None, url, Problem.PAGE_FAILED, str(error))
 
 
 def html_files(source: Source) -> list[tuple[str, str]]:
@@ -83,16 +137,16 @@ def html_files(source: Source) -> list[tuple[str, str]]:
     return pages
 
 
-def read_html_file(path: str, page_url: str) -> Iterator[FoundRow]:
+def read_html_file(path: str, page_url: str, agent: str) -> Iterator[FoundRow]:
     """Images of one saved page; one row with the problem if it cannot be read."""
     try:
         with fsspec.open(path, "rb") as stream:
-            body = stream.read()
-    except OSError as error:
+            body = stream.read(MAX_PAGE_BYTES + 1)
+        if len(body) > MAX_PAGE_BYTES:
+            raise PageError(f"more than {MAX_PAGE_BYTES} bytes")
+        yield from page_rows(body, page_url, agent)
+    except (OSError, PageError) as error:
         yield FoundRow(page_url, None, page_url, Problem.PAGE_FAILED, str(error))
-        return
-    for image in extract_images(body, page_url):
-        yield FoundRow(image.url, image.caption, page_url)
 
 
 def _page_problem(response: Response) -> Problem:
@@ -100,7 +154,8 @@ def _page_problem(response: Response) -> Problem:
     return Problem.PAGE_OPTED_OUT if opted_out else Problem.PAGE_FAILED
 
 
-def _sniff_html(head: bytes, content_type: str) -> str | None:
+def sniff_html(head: bytes, content_type: str) -> str | None:
+    """MIME type of an HTML page by its Content-Type, or by its first bytes if it has none."""
     declared = content_type.split(";")[0].strip().lower()
     looks = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
     return declared or "text/html" if declared in _HTML_TYPES or (looks and not declared) else None
@@ -112,8 +167,19 @@ def _sniff_xml(head: bytes, content_type: str) -> str | None:
     return declared or "text/xml" if declared in _XML_TYPES or looks else None
 
 
-def _inflated(body: bytes) -> bytes:
-    """A sitemap's bytes, unpacked up to the protocol's limit if they are gzip."""
+def _inflated(sitemap: str, body: bytes) -> bytes:
+    """A sitemap's bytes, unpacked if they are gzip.
+
+    Raises:
+        SitemapError: if they are broken, or more than the protocol allows.
+    """
     if not body.startswith(b"\x1f\x8b"):
         return body
-    return zlib.decompressobj(wbits=31).decompress(body, _SITEMAP_BYTES)
+    inflate = zlib.decompressobj(wbits=31)
+    try:
+        unpacked = inflate.decompress(body, _SITEMAP_BYTES)
+    except zlib.error as error:
+        raise SitemapError(f"sitemap {sitemap} is broken gzip: {error}") from error
+    if not inflate.eof:
+        raise SitemapError(f"sitemap {sitemap} ends early or unpacks to more than 50 MB")
+    return unpacked

@@ -1,29 +1,49 @@
-"""URL lists: CSV, TSV, JSON lines and Parquet, plain or compressed, from any fsspec path.
+"""URL lists: CSV, TSV, JSON lines, Parquet and YFCC100M metadata, from any fsspec path.
 
-A row that cannot be read is one row with a problem; the rest of its file goes on.
+A row that cannot be read is one row with a problem; the rest of its file goes on. Where a
+compressed file or a Parquet row group is damaged, one row with a problem says so after the rows
+before it. Memory holds a block of lines, or what two columns of one Parquet row group take.
 """
 
-import csv
-import json
-from collections.abc import Iterator, Sequence
-from typing import IO
+import itertools
+from collections.abc import Iterator
 
-import fsspec
-
-from pipelines import parquet
+from pipelines.crawl import json_list, parquet_list
 from pipelines.crawl.batches import ListFormat, Source
-from pipelines.crawl.found import FoundRow, Problem
+from pipelines.crawl.delimited import Record, csv_records, tsv_records
+from pipelines.crawl.found import FoundRow
+from pipelines.crawl.list_columns import find_columns
+from pipelines.crawl.text_lines import Damage, ListError, broken, filled_lines, read_lines, sliced
+from pipelines.crawl.yfcc import rows_of_line
 
-# As in LAION, COYO, DataComp, Conceptual Captions and WIT, compared in lower case.
-_URL_COLUMNS = ("url", "image_url", "img_url", "imageurl", "image", "src")
-_CAPTION_COLUMNS = ("caption", "text", "alt", "alt_text", "title", "caption_raw")
-_COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-# The widest field that a row may have; beyond it the quotes do not match.
-_FIELD_LIMIT = 1_000_000
+COMPRESSIONS = (".gz", ".gzip", ".bz2", ".xz", ".zst", ".zstd")
+_FORMAT_SUFFIXES = {
+    ".csv": ListFormat.CSV,
+    ".tsv": ListFormat.TSV,
+    ".tab": ListFormat.TSV,
+    ".jsonl": ListFormat.JSONL,
+    ".ndjson": ListFormat.JSONL,
+    ".json": ListFormat.JSONL,
+    ".parquet": ListFormat.PARQUET,
+}
+
+__all__ = [
+    "COMPRESSIONS",
+    "ListError",
+    "count_rows",
+    "ignored_columns",
+    "list_format",
+    "read_list",
+    "suffix_format",
+]
 
 
-class ListError(ValueError):
-    """A list that cannot be read at all, with what to do."""
+def suffix_format(path: str) -> ListFormat | None:
+    """The format that a path's suffix tells, before the suffix of a compression."""
+    name = path.lower()
+    for suffix in COMPRESSIONS:
+        name = name.removesuffix(suffix)
+    return next((kind for end, kind in _FORMAT_SUFFIXES.items() if name.endswith(end)), None)
 
 
 def list_format(path: str, source: Source) -> ListFormat:
@@ -32,116 +52,113 @@ def list_format(path: str, source: Source) -> ListFormat:
     Raises:
         ListError: if neither does.
     """
-    if source.format is not None:
-        return source.format
-    name = path.lower()
-    for suffix in _COMPRESSIONS:
-        name = name.removesuffix(suffix)
-    for kind in ListFormat:
-        if name.endswith(f".{kind}"):
-            return kind
-    if name.endswith((".ndjson", ".json")):
-        return ListFormat.JSONL
-    raise ListError(f"{path}: the suffix tells no format; set format to one of {list(ListFormat)}")
+    kind = source.format or suffix_format(path)
+    if kind is None:
+        known = ", ".join(ListFormat)
+        raise ListError(f"{path}: the suffix tells no format; set format to one of {known}")
+    return kind
 
 
 def read_list(path: str, source: Source) -> Iterator[FoundRow]:
-    """Stream the rows of one list.
+    """Stream the rows of one list, or those that `source.rows` names.
 
     Raises:
-        ListError: if the file cannot be opened or has not the columns asked for.
+        ListError: if the file cannot be opened, is not of the format or has not the columns asked
+            for.
     """
     kind = list_format(path, source)
-    try:
-        if kind is ListFormat.PARQUET:
-            yield from _parquet(path, source)
-            return
-        # Undecodable bytes become surrogates, which mark the row instead of ending the file.
-        with fsspec.open(
-            path, "rt", compression="infer", encoding="utf-8", errors="surrogateescape", newline=""
-        ) as stream:
-            yield from (
-                _jsonl(stream, source, path)
-                if kind is ListFormat.JSONL
-                else _delimited(stream, source, path, kind)
+    if kind is ListFormat.PARQUET:
+        yield from parquet_list.read_rows(path, source)
+    elif kind is ListFormat.YFCC100M:
+        yield from _yfcc(path, source)
+    elif kind is ListFormat.JSONL:
+        yield from json_list.read_rows(path, source)
+    else:
+        yield from _delimited(path, source, kind)
+
+
+def count_rows(path: str, source: Source) -> int:
+    """Data rows of one list, as `source.rows` counts them; broken ones count.
+
+    Parquet says the number in its footer; any other format is read through once.
+
+    Raises:
+        ListError: if the file cannot be opened or is not of the format.
+    """
+    kind = list_format(path, source)
+    if kind is ListFormat.PARQUET:
+        return parquet_list.count_rows(path)
+    if kind in (ListFormat.YFCC100M, ListFormat.JSONL):
+        return sum(map(len, filled_lines(path)))
+    _, records = _headed(path, source, kind)
+    return sum(map(len, records))
+
+
+def ignored_columns(path: str, source: Source) -> tuple[str, ...]:
+    """Columns of one list that nothing is taken from, in their order; reads only its start.
+
+    Raises:
+        ListError: as `read_list`.
+    """
+    kind = list_format(path, source)
+    if kind is ListFormat.YFCC100M:
+        return ()
+    if kind is ListFormat.PARQUET:
+        names = parquet_list.column_names(path)
+    elif kind is ListFormat.JSONL:
+        names = json_list.column_names(path)
+        if not names:
+            return ()
+    else:
+        names, _ = _headed(path, source, kind)
+    return find_columns(names, source, path).ignored
+
+
+def _delimited(path: str, source: Source, kind: ListFormat) -> Iterator[FoundRow]:
+    names, records = _headed(path, source, kind)
+    columns = find_columns(names, source, path)
+    url, caption = names.index(columns.url), names.index(columns.caption)
+    for block in sliced(records, source.rows):
+        for record in block:
+            yield (
+                broken(record.detail)
+                if isinstance(record, Damage)
+                else FoundRow(record[url], record[caption])
             )
-    except ListError:
-        raise
-    except (OSError, EOFError, ValueError) as error:
-        raise ListError(f"{path} cannot be read as {kind}: {error}") from error
 
 
-def _delimited(stream: IO[str], source: Source, path: str, kind: ListFormat) -> Iterator[FoundRow]:
-    tabs = kind is ListFormat.TSV
-    csv.field_size_limit(_FIELD_LIMIT)
-    # TSV of this field is written without quoting: a quote is a character of the caption.
-    rows = csv.reader(
-        stream,
-        delimiter="\t" if tabs else ",",
-        quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+def _headed(
+    path: str, source: Source, kind: ListFormat
+) -> tuple[list[str], Iterator[list[Record | Damage]]]:
+    """The columns' names, and the records below the header."""
+    width = len(source.columns) or None
+    records = (
+        tsv_records(read_lines(path), width)
+        if kind is ListFormat.TSV
+        else csv_records(read_lines(path), source.delimiter or ",", width)
     )
-    names = list(source.columns) or [name.lstrip("\ufeff") for name in next(rows, [])]
-    url, caption = _columns(names, source, path)
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield FoundRow(None, None, problem=Problem.BROKEN_ROW, detail=str(error))
-            continue
-        if len(row) != len(names):
-            if row:
-                detail = f"{len(row)} fields instead of {len(names)}: {'|'.join(row)[:200]}"
-                yield FoundRow(None, None, problem=Problem.BROKEN_ROW, detail=detail)
-            continue
-        yield FoundRow(row[names.index(url)], row[names.index(caption)])
+    if source.columns:
+        return list(source.columns), records
+    first = next((block for block in records if block), [])
+    if not first:
+        raise ListError(f"{path} is empty: it has no header; take it out of its source")
+    header, rest = first[0], first[1:]
+    if isinstance(header, Damage):
+        raise ListError(
+            f"{path} cannot be read as {kind}: its first row is broken: {header.detail}"
+        )
+    if any(name.strip().startswith(("http://", "https://")) for name in header):
+        raise ListError(
+            f"{path} has no header, its first row is data: set columns of its source to the names "
+            f"of its {len(header)} columns, e.g. caption,url"
+        )
+    return [name.strip() for name in header], itertools.chain([rest], records)
 
 
-def _jsonl(stream: IO[str], source: Source, path: str) -> Iterator[FoundRow]:
-    columns: tuple[str, str] | None = None
-    for line in stream:
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            columns = columns or _columns(list(row), source, path)
-            url, caption = row[columns[0]], row[columns[1]]
-            if not isinstance(url, str | None) or not isinstance(caption, str | None):
-                raise TypeError(f"{columns} hold {type(url).__name__}, {type(caption).__name__}")
-        except ListError:
-            raise
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            detail = f"{type(error).__name__} {error}: {line[:200].strip()}"
-            yield FoundRow(None, None, problem=Problem.BROKEN_ROW, detail=detail)
-        else:
-            yield FoundRow(url, caption)
-
-
-def _parquet(path: str, source: Source) -> Iterator[FoundRow]:
-    names = parquet.read_schema(path).names
-    columns = _columns(names, source, path)
-    for batch in parquet.read_batches(path, columns=list(columns), rows=16_000):
-        texts = (batch.column(name).cast("string").to_pylist() for name in columns)
-        for url, caption in zip(*texts, strict=True):
-            yield FoundRow(url, caption)
-
-
-def _columns(names: Sequence[str], source: Source, path: str) -> tuple[str, str]:
-    """The columns of URL and caption."""
-    url = _column(names, source.url_column, _URL_COLUMNS, path, "url_column")
-    caption = _column(names, source.caption_column, _CAPTION_COLUMNS, path, "caption_column")
-    return url, caption
-
-
-def _column(
-    names: Sequence[str], wanted: str | None, usual: Sequence[str], path: str, option: str
-) -> str:
-    if wanted in names:
-        return str(wanted)
-    lowered = {name.lower(): name for name in names}
-    found = next((lowered[name] for name in usual if name in lowered), None)
-    if wanted is not None or found is None:
-        said = ", ".join(names)[:300]
-        raise ListError(f"{path} has the columns {said}: set {option} of its source to one of them")
-    return found
+def _yfcc(path: str, source: Source) -> Iterator[FoundRow]:
+    for block in sliced(filled_lines(path), source.rows):
+        for line in block:
+            if isinstance(line, Damage):
+                yield broken(line.detail)
+            else:
+                yield from rows_of_line(line)

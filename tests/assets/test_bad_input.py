@@ -10,14 +10,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets import batches
 from assets.crawl import image_text_candidates
 from assets.lib import home
 from assets.lib.home import UserError
-from assets.lib.settings import REPOSITORY, Settings
+from assets.lib.settings import REPOSITORY, CrawlSettings, Settings
 from assets.lib.stages import crawl_configs
-from pipelines.crawl.batches import CrawlBatch, Source, SourceKind, read_batch
-from pipelines.layout import Layout
+from pipelines.crawl.batches import CrawlBatch, Source, SourceKind
+from pipelines.crawl.config import DomainLimit
+from pipelines.runners import Engine
 
 
 def _run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -92,6 +92,72 @@ def test_numbers_in_the_environment(monkeypatch: pytest.MonkeyPatch, value: str)
     assert Settings.from_environment().processes == 3
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("DALLE_CRAWL_AGENT", "agent/1.0", "without a version"),
+        ("DALLE_CRAWL_CONCURRENCY", "0", "at least 1"),
+        ("DALLE_CRAWL_DOMAIN_CONNECTIONS", "four", "whole number"),
+        ("DALLE_CRAWL_DOMAIN_DELAY", "-1", "number of seconds"),
+        ("DALLE_CRAWL_DOMAIN_DELAY", "nan", "number of seconds"),
+        ("DALLE_CRAWL_DOMAIN_LIMITS", "cdn.example=16", "DOMAIN=CONNECTIONS/SECONDS"),
+        ("DALLE_CRAWL_PROCESSES", "0", "at least 1"),
+        ("DALLE_BEAM_OPTIONS", "--a=b parallelism=8", "'parallelism=8'; write every option as"),
+        ("DALLE_BEAM_OPTIONS", '--a="b', "close its quotes"),
+    ],
+)
+def test_settings_of_the_crawl(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=variable) as error:
+        Settings.from_environment()
+    assert said in str(error.value)
+
+
+def test_wrong_settings_end_the_programs(dagster_home: Path) -> None:
+    for program in (["assets.up"], ["assets.batches", "add", "mine", "https://example.org/"]):
+        done = _run(*program, DAGSTER_HOME=str(dagster_home), DALLE_CRAWL_DOMAIN_DELAY="soon")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert done.stderr.startswith("error: DALLE_CRAWL_DOMAIN_DELAY is 'soon'")
+
+
+def test_settings_reach_the_crawl_and_the_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    takedown = tmp_path / "takedown.txt"
+    given = {
+        "CRAWL_CONTACT": "me@example.org",
+        "CRAWL_AGENT": "our-bot",
+        "CRAWL_TAKEDOWN": str(takedown),
+        "CRAWL_CONCURRENCY": "128",
+        "CRAWL_DOMAIN_CONNECTIONS": "2",
+        "CRAWL_DOMAIN_DELAY": "1.5",
+        "CRAWL_DOMAIN_LIMITS": "cdn.example=16/0.05 b.example=1/3",
+        "CRAWL_PROCESSES": "7",
+        "BEAM_RUNNER": "DaskRunner",
+        "BEAM_OPTIONS": "--dask_client_address=host:8786 '--name=a b'",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(f"DALLE_{name}", value)
+    settings = Settings.from_environment()
+    batch = CrawlBatch("web", (Source("s", SourceKind.WEB_PAGES, ("https://example.org/",)),))
+    with pytest.raises(UserError, match="DALLE_CRAWL_TAKEDOWN"):
+        crawl_configs(batch, settings.crawl)
+    takedown.write_text("example.com\n")
+    _, fetch = crawl_configs(batch, settings.crawl)
+    assert fetch.takedown == str(takedown)
+    assert (fetch.concurrency, fetch.http.processes) == (128, 7)
+    assert (fetch.http.domain_connections, fetch.http.domain_delay_s) == (2, 1.5)
+    assert fetch.http.domain_limits == (
+        DomainLimit("cdn.example", 16, 0.05),
+        DomainLimit("b.example", 1, 3.0),
+    )
+    assert fetch.http.user_agent == "our-bot/0.1 (+me@example.org)"
+    options = ("--dask_client_address=host:8786", "--name=a b")
+    assert settings.stages().engine == settings.engine == Engine("DaskRunner", options)
+
+
 def test_wrong_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 12, 1, "final", 0))
     with pytest.raises(UserError, match=r"dependencies are for 3\.11"):
@@ -102,30 +168,6 @@ def test_unknown_recipe() -> None:
     settings = Settings(data_root="/x", recipe="huge", reference_images="/x", processes=1)
     with pytest.raises(UserError, match="DALLE_RECIPE"):
         settings.training_recipe()
-
-
-def test_batches_command(
-    dagster_home: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
-    monkeypatch.setenv("DALLE_DATA_ROOT", str(tmp_path / "data"))
-    assert batches.main(["add", "mine", str(tmp_path / "missing.csv")]) == 2
-    assert "cannot read the URL list" in capsys.readouterr().err
-    assert batches.main(["add", "no/slash", "https://example.org/a.html"]) == 2
-    assert "batch name" in capsys.readouterr().err
-    urls = tmp_path / "urls.csv"
-    urls.write_text("url,caption\nhttps://example.org/a.jpg,a red bicycle by a wall\n")
-    assert batches.main(["add", "mine", str(urls), "https://example.org/sitemap.xml"]) == 0
-    written = read_batch("mine", Layout(str(tmp_path / "data")))
-    assert [s.kind for s in written.sources] == [SourceKind.URL_LIST, SourceKind.SITEMAP]
-    capsys.readouterr()
-    assert batches.main(["launch", "misspelt"]) == 2
-    assert "(registered: mine)" in capsys.readouterr().err
-    assert batches.main(["list"]) == 0
-    assert capsys.readouterr().out == "mine\n"
 
 
 def test_unknown_partition(dagster_home: Path, tmp_path: Path) -> None:
@@ -146,9 +188,9 @@ def test_unknown_partition(dagster_home: Path, tmp_path: Path) -> None:
 
 def test_a_foreign_site_needs_a_contact() -> None:
     batch = CrawlBatch("web", (Source("s", SourceKind.WEB_PAGES, ("https://example.org/",)),))
-    with pytest.raises(ValueError, match="DALLE_CRAWL_CONTACT"):
-        crawl_configs(batch, "")
-    candidates, _ = crawl_configs(batch, "me@example.org")
+    with pytest.raises(UserError, match="DALLE_CRAWL_CONTACT"):
+        crawl_configs(batch, CrawlSettings())
+    candidates, _ = crawl_configs(batch, CrawlSettings(contact="me@example.org"))
     assert candidates.http.allow_networks == ()
     assert candidates.http.domain_delay_s > 0
 
@@ -156,7 +198,10 @@ def test_a_foreign_site_needs_a_contact() -> None:
 def test_only_a_batch_of_this_machine_may_fetch_from_it() -> None:
     local = Source("l", SourceKind.SITEMAP, ("http://127.0.0.1:8765/sitemap.xml",))
     foreign = Source("f", SourceKind.WEB_PAGES, ("https://example.org/",))
-    _, alone = crawl_configs(CrawlBatch("a", (local,)), "")
-    _, mixed = crawl_configs(CrawlBatch("b", (local, foreign)), "me@example.org")
+    crawl = CrawlSettings(concurrency=24)
+    _, alone = crawl_configs(CrawlBatch("a", (local,)), crawl)
+    contact = CrawlSettings(contact="me@example.org")
+    _, mixed = crawl_configs(CrawlBatch("b", (local, foreign)), contact)
     assert alone.http.allow_networks == ("127.0.0.0/8",)
+    assert (alone.http.domain_delay_s, alone.http.domain_connections) == (0, 24)
     assert mixed.http.allow_networks == ()

@@ -28,6 +28,8 @@ class Site:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
+        # A client that goes away in the middle is what many tests are about.
+        self.server.handle_error = lambda *_: None  # type: ignore[method-assign]
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def serve(self, path: str, body: bytes, status: int = 200, **headers: str) -> str:

@@ -1,3 +1,6 @@
+import dataclasses
+import json
+
 import pytest
 
 from pipelines import storage
@@ -6,6 +9,7 @@ from pipelines.crawl.batches import (
     ListFormat,
     Source,
     SourceKind,
+    batches_before,
     read_batch,
     write_batch,
 )
@@ -23,10 +27,84 @@ def test_a_batch_comes_back_as_it_was_written(tmp_path):
                 "cc3m", SourceKind.URL_LIST, ("a.tsv",), ListFormat.TSV, ("caption", "url"),
                 snapshot="1.0",
             ),
+            Source(
+                "coyo", SourceKind.URL_LIST, ("a.csv",), delimiter=";", rows=(100_000, 200_000)
+            ),
+            Source("cc", SourceKind.WEB_ARCHIVE, ("s3://crawl/*.warc.gz",)),
         ),
+        "2024-07-01T12:00:00.000001Z",
     )  # fmt: skip
     write_batch(batch, layout)
     assert read_batch("2024-07", layout) == batch
+
+
+def pages(name: str, registered_at: str = "") -> CrawlBatch:
+    source = Source("s", SourceKind.WEB_PAGES, (f"http://h/{name}",))
+    return CrawlBatch(name, (source,), registered_at)
+
+
+def test_batches_are_ordered_by_when_they_were_first_written(tmp_path):
+    layout = Layout(str(tmp_path))
+    for name in ("z", "b", "a"):
+        write_batch(pages(name), layout)
+    first = read_batch("z", layout)
+    assert first.registered_at
+    changed = Source("other", SourceKind.URL_LIST, ("l.csv",))
+    write_batch(CrawlBatch("z", (changed,), "2099-01-01T00:00:00.000000Z"), layout)
+    again = read_batch("z", layout)
+    assert again == dataclasses.replace(first, sources=(changed,))
+    last = read_batch("a", layout)
+    assert [batch.name for batch in batches_before(last, layout)] == ["z", "b"]
+    assert batches_before(first, layout) == []
+
+
+def test_equal_times_are_ordered_by_name(tmp_path):
+    layout, time = Layout(str(tmp_path)), "2024-07-01T12:00:00.000000Z"
+    for name in ("b", "a", "c"):
+        write_batch(pages(name, time), layout)
+    assert [b.name for b in batches_before(pages("b", time), layout)] == ["a"]
+
+
+def test_a_file_of_an_earlier_version_is_read_and_comes_first(tmp_path):
+    layout = Layout(str(tmp_path))
+    source = {
+        "name": "s", "kind": "url_list", "paths": ["a.csv"], "format": None, "columns": [],
+        "url_column": None, "caption_column": None, "base_url": None, "snapshot": None,
+    }  # fmt: skip
+    text = json.dumps({"name": "old", "sources": [source]})
+    storage.write_bytes(layout.crawl_batch("old"), text.encode())
+    write_batch(pages("a"), layout)
+    old = read_batch("old", layout)
+    assert old.sources == (Source("s", SourceKind.URL_LIST, ("a.csv",)),)
+    assert batches_before(read_batch("a", layout), layout) == [old]
+    write_batch(old, layout)
+    assert read_batch("old", layout) == old
+
+
+def test_a_broken_batch_is_named_by_the_next_and_can_be_written_again(tmp_path):
+    layout = Layout(str(tmp_path))
+    write_batch(pages("a"), layout)
+    storage.write_bytes(layout.crawl_batch("broken"), b"{}")
+    with pytest.raises(ValueError, match=r"broken\.json is not a crawl batch"):
+        batches_before(read_batch("a", layout), layout)
+    write_batch(pages("broken"), layout)
+    assert read_batch("broken", layout).registered_at > read_batch("a", layout).registered_at
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rows": (5, 2)}, "must be"),
+        ({"rows": (-1, 2)}, "must be"),
+        ({"rows": (0, 2), "paths": ("a", "b")}, "one path"),
+        ({"rows": (0, 2), "kind": SourceKind.WEB_ARCHIVE}, "one path"),
+        ({"delimiter": "::"}, "delimiter"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(options, words):
+    arguments = {"name": "s", "kind": SourceKind.URL_LIST, "paths": ("a",)} | options
+    with pytest.raises(ValueError, match=words):
+        Source(**arguments)
 
 
 def test_a_batch_that_is_not_there_says_what_to_do(tmp_path):
@@ -47,6 +125,8 @@ def test_a_batch_that_is_not_there_says_what_to_do(tmp_path):
         ('{"name": "b", "sources": [{"name": "s", "kind": "url_list", "paths": "p"}]}', "a list"),
         ('{"name": "b", "sources": [{"name": "s", "kind": "sitemap", "paths": ["p"]}]}', "URL"),
         ('{"name": "b", "sources": [{"name": "s", "kind": "url_list", "paths": [], "z": 1}]}', "z"),
+        ('{"name": "b", "sources": [{"name": "s", "kind": "url_list", "paths": ["p"]}],'
+         '"registered_at": "yesterday"}', "yesterday"),
     ],
 )  # fmt: skip
 def test_a_wrong_batch_is_named(tmp_path, text, words):

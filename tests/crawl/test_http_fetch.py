@@ -1,15 +1,19 @@
 import gzip
+import hashlib
 import socket
 import threading
 import time
 from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 
 import pytest
 
 from pipelines.crawl.http_connect import is_allowed
 from pipelines.crawl.http_fetch import HttpClient, sniff_image
 from pipelines.crawl.outcomes import Outcome
+from pipelines.crawl.takedown import read_takedown
 
+POLICY = ["/robots.txt", "/.well-known/tdmrep.json"]
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 
 
@@ -22,7 +26,7 @@ def test_the_bytes_come_as_they_are(site, http_config):
     assert (got.outcome, got.body, got.mime, got.status, got.attempts) == (
         Outcome.OK, PNG, "image/png", 200, 1,
     )  # fmt: skip
-    assert site.asked == ["/robots.txt", "/a.png"]
+    assert site.asked == [*POLICY, "/a.png"]
 
 
 @pytest.mark.parametrize(
@@ -32,6 +36,11 @@ def test_the_bytes_come_as_they_are(site, http_config):
         (b"GIF89a", "image/gif"),
         (b"RIFF\0\0\0\0WEBPVP8 ", "image/webp"),
         (b"RIFF\0\0\0\0WAVE", None),
+        (b"\0\0\0\x1cftypavif", "image/avif"),
+        (b"\0\0\0\x1cftypavis", "image/avif"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "image/avif"),
+        (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", None),
+        (b"\0\0\0\x1cftypisom", None),
         (b"<svg xmlns", None),
         (b"", None),
     ],
@@ -134,16 +143,21 @@ def test_redirects_are_followed_and_counted(site, http_config):
 )
 def test_redirects_out_of_bounds(site, http_config, target, outcome):
     got = get(http_config, site.serve("/a.png", b"", 301, Location=target))
-    # robots.txt of the other host is asked for first, and is refused for the same reason.
-    assert got.outcome in (outcome, Outcome.ROBOTS_UNREACHABLE)
-    assert got.body is None
-    assert "unsafe" in str(got.detail) or got.outcome is outcome
+    assert (got.outcome, got.status, got.attempts, got.body) == (outcome, 301, 1, None)
 
 
 def test_loopback_is_refused_unless_allowed(site, http_config):
     url = site.serve("/a.png", PNG)
-    assert get(replace(http_config, allow_networks=()), url).body is None
+    got = get(replace(http_config, allow_networks=()), url)
+    assert (got.outcome, got.attempts) == (Outcome.UNSAFE_ADDRESS, 0)
     assert site.asked == []
+
+
+def test_ports_are_those_of_the_web_outside_allowed_networks(http_config):
+    config = replace(http_config, ports=(80, 443), deadline_s=0.2, retries=0)
+    got = get(config, "http://8.8.8.8:25/a.png")
+    assert (got.outcome, got.attempts) == (Outcome.UNSAFE_ADDRESS, 0)
+    assert got.detail == "port 25 of 8.8.8.8: only 80, 443 may be connected to"
 
 
 @pytest.mark.parametrize(
@@ -165,6 +179,17 @@ def test_loopback_is_refused_unless_allowed(site, http_config):
         ("::ffff:8.8.8.8", False),
         ("2002:7f00:1::", False),
         ("64:ff9b::7f00:1", False),
+        ("64:ff9b:1::7f00:1", False),
+        ("2001:0:4136:e378:8000:63bf:3fff:fdd2", False),
+        ("2001:db8::1", False),
+        ("2620:0:1:2:0:5efe:7f00:1", False),
+        ("::7f00:1", False),
+        ("fec0::1", False),
+        ("ff0e::1", False),
+        ("192.0.0.8", False),
+        ("192.88.99.1", False),
+        ("240.0.0.1", False),
+        ("255.255.255.255", False),
     ],
 )
 def test_addresses(address, allowed):
@@ -177,7 +202,7 @@ def test_an_opt_out_leaves_the_body_unread(site, http_config):
     forbidden = get(http_config, f"{site.url}/closed/a.png")
     assert (forbidden.outcome, forbidden.attempts) == (Outcome.OPTED_OUT, 0)
     assert forbidden.opt_out.signal == "robots_txt"
-    assert site.asked == ["/robots.txt"]
+    assert site.asked == POLICY
     tagged = get(http_config, site.serve("/b.png", PNG, X_Robots_Tag="noindex, noimageai"))
     assert (tagged.outcome, tagged.body) == (Outcome.OPTED_OUT, None)
     assert tagged.opt_out == ("x_robots_tag", "noindex, noimageai")
@@ -221,11 +246,105 @@ def test_a_host_is_left_its_pause(site, http_config):
     assert time.monotonic() - start >= 0.45
 
 
+def test_what_the_takedown_list_names_is_neither_asked_for_nor_kept(site, http_config, tmp_path):
+    kept, other = PNG + b"kept", PNG + b"unwanted"
+    urls = {name: site.serve(f"/{name}.png", kept) for name in ("a", "b")}
+    urls["c"] = site.serve("/c.png", other)
+    urls["to_b"] = site.serve("/to_b.png", b"", 302, Location="/b.png")
+    path = tmp_path / "takedown.txt"
+    path.write_text(f"{urls['b']}\n{hashlib.sha256(other).hexdigest()}\n")
+    client = HttpClient(http_config, read_takedown(str(path)))
+    got = {n: client.get(url, sniff_image, Outcome.NOT_AN_IMAGE) for n, url in urls.items()}
+    assert got["a"].body == kept
+    for name, attempts in {"b": 0, "c": 1, "to_b": 1}.items():
+        assert (got[name].outcome, got[name].attempts) == (Outcome.OPTED_OUT, attempts)
+        assert (got[name].opt_out.signal, got[name].body) == ("takedown_list", None)
+    assert "/b.png" not in site.asked
+
+
+def test_a_server_that_asks_for_a_pause_gets_it(site, http_config):
+    def busy_once(handler):
+        if site.asked.count("/a.png") == 1:
+            handler.send_response(429)
+            handler.send_header("Retry-After", "1")
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+        else:
+            good(handler)
+
+    url = site.serve("/a.png", PNG)
+    good = site.replies["/a.png"]
+    site.replies["/a.png"] = busy_once
+    start = time.monotonic()
+    got = get(replace(http_config, deadline_s=0.8), url)
+    assert (got.outcome, got.attempts) == (Outcome.OK, 2)
+    assert time.monotonic() - start >= 1.0
+
+
+def test_a_pause_that_is_too_long_leaves_the_host_for_later(site, http_config):
+    client = HttpClient(replace(http_config, max_wait_s=5.0))
+    busy = site.serve("/a.png", b"", 503, Retry_After="600")
+    got = client.get(busy, sniff_image, Outcome.NOT_AN_IMAGE)
+    assert (got.outcome, got.status, got.attempts) == (Outcome.THROTTLED, 503, 1)
+    got = client.get(site.serve("/b.png", PNG), sniff_image, Outcome.NOT_AN_IMAGE)
+    assert (got.outcome, got.status, got.attempts) == (Outcome.THROTTLED, None, 0)
+    assert site.asked.count("/a.png") == 1
+    assert "/b.png" not in site.asked
+
+
+def test_waiting_for_robots_costs_no_thread_its_own_deadline(site, http_config):
+    def slow(path, seconds):
+        usual = site.replies[path]
+        site.replies[path] = lambda handler: (time.sleep(seconds), usual(handler))
+
+    site.serve("/robots.txt", b"")
+    slow("/robots.txt", 0.6)
+    url = site.serve("/a.png", PNG)
+    slow("/a.png", 0.6)
+    client = HttpClient(replace(http_config, deadline_s=1.0, retries=0))
+    with ThreadPool(3) as pool:
+        got = pool.starmap(client.get, [(url, sniff_image, Outcome.NOT_AN_IMAGE)] * 3)
+    assert [each.outcome for each in got] == [Outcome.OK] * 3
+
+
+def test_no_more_exchanges_at_once_than_allowed(site, http_config):
+    active, most = 0, 0
+    lock = threading.Lock()
+
+    def reply(handler):
+        nonlocal active, most
+        with lock:
+            active += 1
+            most = max(most, active)
+        time.sleep(0.05)
+        with lock:
+            active -= 1
+        good(handler)
+
+    url = site.serve("/a.png", PNG)
+    good = site.replies["/a.png"]
+    site.replies["/a.png"] = reply
+    client = HttpClient(replace(http_config, domain_connections=50), None, 3)
+    with ThreadPool(12) as pool:
+        got = pool.starmap(client.get, [(url, sniff_image, Outcome.NOT_AN_IMAGE)] * 12)
+    assert {each.outcome for each in got} == {Outcome.OK}
+    assert most <= 3
+
+
+def test_an_encoded_path_reaches_the_server_in_one_spelling(site, http_config):
+    site.serve("/%C3%A4%20b.png?q=%C3%A4", PNG)
+    assert get(http_config, f"{site.url}/ä b.png?q=ä#part").outcome is Outcome.OK
+
+
+def test_a_wrong_ca_file_is_said_at_once(http_config):
+    with pytest.raises(ValueError, match=r"ca_file '/nowhere\.pem' is not readable"):
+        HttpClient(replace(http_config, ca_file="/nowhere.pem"))
+
+
 def test_nobody_there(http_config):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/a.png"
         got = get(http_config, url)
-    assert got.outcome is Outcome.ROBOTS_UNREACHABLE
-    assert "connect" in got.detail
+    assert (got.outcome, got.attempts, got.opt_out) == (Outcome.CONNECT, 1, None)
     assert get(http_config, "http://127.0.0.1:99999/a.png").outcome is Outcome.INVALID_URL

@@ -1,3 +1,4 @@
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -14,15 +15,41 @@ def respond(url: str) -> Response:
     return Response(url, Outcome.OK, status=200, body=b"raw " + url.encode())
 
 
-def test_order_and_bytes_are_kept(tmp_path):
-    # More than a row group of the shard's writer, and failures between.
+def test_every_response_arrives_once_with_its_bytes(tmp_path):
     urls = [f"http://h/{i}{'bad' if i % 7 == 0 else ''}" for i in range(250)]
-    results = list(fetch_shard(load_downloader(), urls, respond, 8, str(tmp_path)))
-    assert [result.response.url for result in results] == urls
-    for url, (response, image) in zip(urls, results, strict=True):
+    arrived: dict[str, tuple[Response, bytes | None]] = {}
+    threads = set()
+
+    def record(url: str, response: Response, image: bytes | None, _waiting: int) -> None:
+        assert url not in arrived
+        arrived[url] = response, image
+        threads.add(threading.get_ident())
+
+    counted = fetch_shard(load_downloader(), urls, respond, record, 8, str(tmp_path))
+    assert set(arrived) == set(urls)
+    for url, (response, image) in arrived.items():
+        assert response.url == url
         assert image == (None if url.endswith("bad") else b"raw " + url.encode())
-        assert response.body is None
-        assert response.detail == ("slow" if url.endswith("bad") else None)
+    assert threads == {threading.get_ident()}
+    assert counted.outcomes == {"timeout": 36, "ok": 214}
+    assert 0 < counted.ended - counted.started < 60
+
+
+def test_a_record_that_fails_ends_the_shard(tmp_path):
+    asked: list[str] = []
+
+    def fetch(url: str) -> Response:
+        asked.append(url)
+        return respond(url)
+
+    def record(url: str, response: Response, image: bytes | None, _waiting: int) -> None:
+        raise OSError("the disk is full")
+
+    urls = [f"http://h/{i}" for i in range(500)]
+    with pytest.raises(OSError, match="disk is full"):
+        fetch_shard(load_downloader(), urls, fetch, record, 4, str(tmp_path))
+    # At most what the pool had taken already: nothing is asked for that cannot be kept.
+    assert len(asked) <= 100
 
 
 def test_the_seam_is_where_it_was():
@@ -52,4 +79,4 @@ def test_a_fetch_that_fails_is_not_lost_without_a_word(tmp_path):
     # More URLs than the worker's pool takes at once: it must not wait for ever.
     urls = [f"http://h/{i}" for i in range(50)]
     with pytest.raises(OSError, match="a bug"):
-        list(fetch_shard(load_downloader(), urls, broken, 2, str(tmp_path)))
+        fetch_shard(load_downloader(), urls, broken, lambda *_: None, 2, str(tmp_path))

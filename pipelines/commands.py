@@ -1,0 +1,56 @@
+"""How the stages' commands (`python -m pipelines...`) start, end and fail."""
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import typer
+
+from pipelines.ledger import Funnel
+from pipelines.runners import Engine
+
+USAGE = 2
+INTERRUPTED = 130
+
+
+def run(program: Callable[..., None]) -> NoReturn:
+    """Parse the command line for `program`, run it and exit.
+
+    Exit status 2 and one line on stderr if what was asked for cannot be done, 130 after Ctrl-C;
+    any other exception is a defect and keeps its traceback.
+    """
+
+    @functools.wraps(program)
+    def guarded(*args: Any, **options: Any) -> None:
+        try:
+            program(*args, **options)
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(USAGE) from error
+        except KeyboardInterrupt as error:
+            print("interrupted: the same command goes on from here", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from error
+
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(guarded)
+    app()
+    raise AssertionError("typer exits")
+
+
+def engine(processes: int) -> Engine:
+    """The in-process Beam engine, or one of so many processes on this machine."""
+    if processes == 1:
+        return Engine()
+    options = ("--direct_running_mode=multi_processing", f"--direct_num_workers={processes}")
+    return Engine("in-process", options)
+
+
+def funnel_lines(funnel: Funnel) -> list[str]:
+    """The funnel for a terminal: in, kept, and dropped by reason, the most frequent first."""
+    dropped = sorted(funnel.dropped.items(), key=lambda item: (-item[1], item[0]))
+    rows = [("in", funnel.rows_in), ("kept", funnel.kept), *dropped]
+    share = max(funnel.rows_in, 1)
+    return [f"{name:28} {count:12,} {count / share:7.1%}" for name, count in rows]

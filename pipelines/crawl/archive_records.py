@@ -1,0 +1,242 @@
+"""Records of a WARC or WAT file as a stream, going on behind what is broken.
+
+fastwarc reads; where it gives up, the next record is looked for in the raw bytes: the next gzip
+member that begins with a record (Common Crawl packs each record by itself), or the next
+`WARC/1.` of an uncompressed file. Other compressions have no place to go on at.
+"""
+
+import zlib
+from collections.abc import Generator, Iterator
+from typing import IO, NamedTuple
+
+from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
+
+MAX_BLOCK_BYTES = 32 * 1024 * 1024
+# As numbers: the flags' own operators are slow.
+RESPONSE = int(WarcRecordType.response)
+RESOURCE = int(WarcRecordType.resource)
+METADATA = int(WarcRecordType.metadata)
+_GZIP = b"\x1f\x8b\x08"
+_START = b"WARC/1."
+_CHUNK = 1 << 16
+_PROBE = 1024
+# fastwarc raises these for broken data.
+_BROKEN = (OSError, ValueError, RuntimeError, EOFError)
+
+
+class ArchiveError(RuntimeError):
+    """An archive whose file cannot be read at all, with what to do."""
+
+
+class Found(NamedTuple):
+    """A record.
+
+    Attributes:
+        record: for its WARC headers, until the next one is asked for.
+        kind: RESPONSE, RESOURCE or METADATA.
+        position: offset of the record in the file, in bytes.
+        block: what follows the WARC headers; of more than `MAX_BLOCK_BYTES` only the beginning.
+        problem: why the block is not whole, if it is not.
+    """
+
+    record: WarcRecord
+    kind: int
+    position: int
+    block: bytes
+    problem: str | None
+
+
+class Gap(NamedTuple):
+    """A place in the file, as an offset in bytes, where no record can be read."""
+
+    position: int
+    problem: str
+
+
+def iterate(stream: IO[bytes], path: str) -> Iterator[Found | Gap]:
+    """Records of the types that hold pages, and the gaps between records, in the file's order.
+
+    Args:
+        stream: the file; without `seek` nothing behind the first gap is found.
+        path: for messages.
+
+    Raises:
+        ArchiveError: if the file cannot be read.
+    """
+    raw = _Raw(stream, path)
+    start: int | None = 0
+    while start is not None:
+        start = yield from _records_from(raw, start)
+
+
+class _Raw:
+    """The file; tells failures to read it from broken data."""
+
+    def __init__(self, stream: IO[bytes], path: str):
+        self._stream = stream
+        self._path = path
+        self._position = 0
+        self.failed = False
+        self._first = self._read(_PROBE)
+        self.packed = self._first.startswith(_GZIP)
+        try:
+            stream.seek(0)
+            self._seeks = True
+        except (OSError, ValueError):  # A web server that sends no lengths or ranges.
+            self._seeks = False
+        self.resumable = self._seeks and (self.packed or self._first.startswith(_START))
+
+    def read(self, size: int = -1) -> bytes:
+        if self._first and not self._seeks:
+            data, self._first = self._first, b""
+        else:
+            data = self._read(size)
+        self._position += len(data)
+        return data
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return self._stream.read(size)
+        except Exception as error:
+            self.failed = True
+            raise ArchiveError(f"{self._path} cannot be read: {error}; try again") from error
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if self._seeks:
+            self._position = self._stream.seek(offset, whence)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        """Leave the file open: reading goes on behind a gap."""
+
+
+def _records_from(raw: _Raw, start: int) -> Generator[Found | Gap, None, int | None]:
+    """Records up to the first gap; returns where to go on, None at the end."""
+    raw.seek(start)
+    last: WarcRecord | None = None
+    whole = True
+    problem: str | None = None
+    try:
+        for record in ArchiveIterator(raw, parse_http=False):
+            last, whole = record, True
+            kind = int(record.record_type)
+            if kind not in (RESPONSE, RESOURCE, METADATA):
+                continue
+            found = _read(record, kind)
+            whole = found.problem is None
+            yield found
+            if not whole and len(found.block) == record.content_length:
+                break
+    except _BROKEN as error:
+        if raw.failed:
+            raise
+        problem = str(error)
+    position = start if last is None else last.stream_pos
+    if whole:
+        end = start if last is None else _end(raw, start, last)
+        if problem is None and raw.resumable and (end is None or _has_data(raw, end)):
+            problem = "the file ends inside a record"
+        if problem is None:
+            return None
+        position = position if end is None else end
+        yield Gap(position, problem)
+    return _next_start(raw, position + 1)
+
+
+def _read(record: WarcRecord, kind: int) -> Found:
+    size, position = record.content_length, record.stream_pos
+    problem: str | None = None
+    block = b""
+    if record.headers.get("Content-Length") is None:
+        return Found(record, kind, position, block, "its head has no Content-Length")
+    try:
+        block = record.reader.read(_CHUNK) if size > MAX_BLOCK_BYTES else record.reader.read()
+    except ArchiveError:
+        raise
+    except _BROKEN as error:
+        problem = str(error)
+    else:
+        if size > MAX_BLOCK_BYTES:
+            problem = f"{size} bytes are more than {MAX_BLOCK_BYTES}"
+        elif len(block) < size:
+            problem = f"ends after {len(block)} of {size} bytes"
+        elif b"\r\n\r\n" + _START in block:
+            problem = f"its length of {size} bytes runs over the next record"
+    return Found(record, kind, position, block, problem)
+
+
+def _end(raw: _Raw, start: int, record: WarcRecord) -> int | None:
+    """Where a whole record ends in the file; None if it does not, or nobody can say.
+
+    Of a gzip member with many records, it is where the member ends.
+    """
+    position = record.stream_pos
+    if not raw.resumable:
+        return None
+    raw.seek(position)
+    if not raw.packed:
+        head = raw.read(_CHUNK).find(b"\r\n\r\n")
+        return position + head + 4 + record.content_length + 4
+    if raw.read(len(_GZIP)) == _GZIP:
+        return _member_end(raw, position)
+    end: int | None = start
+    while end is not None and end <= position and _has_data(raw, end):
+        end = _member_end(raw, end)
+    return end
+
+
+def _member_end(raw: _Raw, position: int) -> int | None:
+    raw.seek(position)
+    inflate = zlib.decompressobj(wbits=31)
+    try:
+        while not inflate.eof:
+            packed = raw.read(_CHUNK)
+            if not packed:
+                return None
+            while packed and not inflate.eof:
+                inflate.decompress(packed, _CHUNK)
+                packed = inflate.unconsumed_tail
+    except zlib.error:
+        return None
+    return raw.tell() - len(inflate.unused_data)
+
+
+def _has_data(raw: _Raw, position: int) -> bool:
+    """Whether anything but padding follows."""
+    raw.seek(position)
+    while data := raw.read(_CHUNK):
+        if data.strip(b"\0\r\n"):
+            return True
+    return False
+
+
+def _next_start(raw: _Raw, position: int) -> int | None:
+    """Where the next record begins, at `position` or behind."""
+    if not raw.resumable:
+        return None
+    needle = _GZIP if raw.packed else b"\n" + _START
+    while True:
+        raw.seek(position)
+        data = raw.read(_CHUNK)
+        if len(data) < len(needle):
+            return None
+        at = data.find(needle)
+        while at >= 0:
+            if not raw.packed:
+                return position + at + 1
+            if len(data) - at < _PROBE and len(data) == _CHUNK:
+                break
+            if _is_record(data[at : at + _PROBE]):
+                return position + at
+            at = data.find(needle, at + 1)
+        position += at if at > 0 else len(data) - len(needle) + 1
+
+
+def _is_record(member: bytes) -> bool:
+    try:
+        return zlib.decompressobj(wbits=31).decompress(member, len(_START)) == _START
+    except zlib.error:
+        return False

@@ -1,0 +1,110 @@
+"""The operator's own list of what must not be fetched or kept."""
+
+import hashlib
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pipelines.crawl.opt_out import OptOut
+from pipelines.identity import normalise_url
+from pipelines.storage import read_bytes
+
+SIGNAL = "takedown_list"
+
+_COMMENT = re.compile(r"(^|\s)#.*")  # a `#` inside a URL begins its fragment
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
+
+
+@dataclass(frozen=True)
+class Takedown:
+    """A takedown list; picklable.
+
+    Attributes:
+        sha256: hex digest of the file's content, for fingerprints.
+        urls: normalised.
+        domains: in lower case and IDNA, and IP addresses; a domain covers its subdomains.
+        images: SHA-256 of image bytes, 32 bytes each.
+    """
+
+    sha256: str
+    urls: frozenset[str]
+    domains: frozenset[str]
+    images: frozenset[bytes]
+
+    def forbids_url(self, url: str) -> OptOut | None:
+        """The entry that forbids `url`, or None. Nothing forbids what is no http(s) URL."""
+        if not self.urls and not self.domains:
+            return None
+        try:
+            url = normalise_url(url)
+        except ValueError:
+            return None
+        if url in self.urls:
+            return OptOut(SIGNAL, url)
+        host = urlsplit(url).hostname or ""
+        while host:
+            if host in self.domains:
+                return OptOut(SIGNAL, host)
+            host = host.partition(".")[2]
+        return None
+
+    def forbids_sha256(self, digest: bytes) -> OptOut | None:
+        """The entry that forbids an image by the SHA-256 of its bytes, or None.
+
+        Raises:
+            ValueError: if the digest is not 32 bytes long.
+        """
+        if len(digest) != 32:
+            raise ValueError(f"expected the 32 bytes of a SHA-256, got {len(digest)}")
+        return OptOut(SIGNAL, digest.hex()) if digest in self.images else None
+
+
+def read_takedown(path: str | None) -> Takedown:
+    """Read a takedown list: a URL, domain or SHA-256 (hex) a line; `#` begins a comment.
+
+    Args:
+        path: any fsspec URL; the list is empty without one.
+
+    Raises:
+        ValueError: if a line is none of them, with the file, the line's number and its text.
+        FileNotFoundError: if there is no such file.
+    """
+    content = read_bytes(path) if path is not None else b""
+    urls: set[str] = set()
+    domains: set[str] = set()
+    images: set[bytes] = set()
+    for number, line in enumerate(content.decode("utf-8-sig", errors="replace").splitlines(), 1):
+        entry = _COMMENT.sub("", line).strip()
+        try:
+            if not entry:
+                continue
+            if re.search(r"\s", entry):  # two entries in one line, for instance
+                raise ValueError(entry)
+            if "://" in entry:
+                urls.add(normalise_url(entry))
+            elif _SHA256.fullmatch(entry):
+                images.add(bytes.fromhex(entry))
+            else:
+                domains.add(_domain(entry))
+        except ValueError:
+            raise ValueError(
+                f"{path}, line {number}: {entry[:200]!r} is not an http(s) URL, a domain such as "
+                "example.org or a SHA-256 of 64 hex digits; correct or remove the line"
+            ) from None
+    digest = hashlib.sha256(content).hexdigest()
+    return Takedown(digest, frozenset(urls), frozenset(domains), frozenset(images))
+
+
+def _domain(text: str) -> str:
+    """A domain as `normalise_url` spells it; raises ValueError."""
+    try:
+        return str(ipaddress.ip_address(text.strip("[]")))
+    except ValueError:
+        host = text.rstrip(".").encode("idna").decode().lower()
+    labels = host.split(".")
+    # One label is a typing error far more often than all of `.org`.
+    if len(labels) < 2 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError(text)
+    return host

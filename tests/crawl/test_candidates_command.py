@@ -1,0 +1,124 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import schemas
+
+COMMAND = [sys.executable, "-m", "pipelines.crawl.candidates"]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def candidates(directory: Path) -> pa.Table:
+    return pa.concat_tables(pq.read_table(file) for file in sorted(directory.glob("*.parquet")))
+
+
+def write_list(path: Path, numbers: range) -> Path:
+    path.write_text("".join(f"thing number {i}\thttp://h.example/{i}.jpg\n" for i in numbers))
+    return path
+
+
+def test_lists_of_several_kinds_make_one_dataset(tmp_path):
+    captions_first = write_list(tmp_path / "cc3m.tsv", range(5))
+    (tmp_path / "cc12m.tsv").write_text("http://h.example/7.jpg\ta seventh thing\n" * 2)
+    (tmp_path / "laion.csv").write_text(
+        "URL,TEXT,NSFW\nhttp://h.example/8.jpg,an eighth,no\nmailto:x,y,no\n"
+    )
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "p.html").write_text('<html><img src="a.png" alt="on a page">')
+    out = tmp_path / "out"
+    done = run(
+        captions_first, tmp_path / "cc12m.tsv", tmp_path / "laion.csv",
+        f"https://h.example/={tmp_path / 'saved'}", "--output", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table = candidates(out)
+    assert schemas.violations(schemas.IMAGE_TEXT_CANDIDATES, table.schema) == []
+    found = {(r["url"], r["caption_raw"], r["source"]) for r in table.to_pylist()}
+    assert found == {
+        *((f"http://h.example/{i}.jpg", f"thing number {i}", "cc3m") for i in range(5)),
+        ("http://h.example/7.jpg", "a seventh thing", "cc12m"),
+        ("http://h.example/8.jpg", "an eighth", "laion"),
+        ("https://h.example/a.png", "on a page", "saved"),
+    }
+    rejects = pq.read_table(out / "_rejects").column("reason").to_pylist()
+    assert sorted(rejects) == ["invalid_url", "repeat"]
+    assert "NSFW" in done.stdout
+    assert "invalid_url" in done.stdout
+    assert (out / "_SUCCESS").exists()
+
+
+def test_pairs_of_an_earlier_output_are_repeats(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    run(write_list(tmp_path / "a.tsv", range(30)), "--output", first, "--source", "cc3m")
+    newer = write_list(tmp_path / "b.tsv", range(20, 40))
+    done = run(newer, "--output", second, "--source", "cc3m", "--earlier", first)
+    assert done.returncode == 0, done.stderr
+    assert sorted(candidates(second).column("url").to_pylist()) == sorted(
+        f"http://h.example/{i}.jpg" for i in range(30, 40)
+    )
+    reasons = pq.read_table(second / "_rejects").column("reason").to_pylist()
+    assert reasons == ["repeat_of_earlier_batch"] * 10
+    # Another source may hold the same pairs.
+    other = run(newer, "--output", tmp_path / "c", "--source", "other", "--earlier", first)
+    assert other.returncode == 0
+    assert candidates(tmp_path / "c").num_rows == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["missing.tsv", "--output", "o"], "missing.tsv"),
+        (["https://example.org/page", "--output", "o"], "--contact"),
+        (["list.tsv"], "--output"),
+        (["list.tsv", "--output", "o", "--format", "parquet"], "list.tsv"),
+        (["list.tsv", "--output", "o", "--allow-network", "nonsense"], "nonsense"),
+    ],
+)
+def test_bad_usage_is_one_sentence_and_status_2(tmp_path, arguments, words):
+    write_list(tmp_path / "list.tsv", range(3))
+    done = subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "o" / "_SUCCESS").exists()
+
+
+def test_help_shows_examples():
+    done = run("--help")
+    assert done.returncode == 0
+    assert "cc3m.tsv --output candidates" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_long_list_is_cut_into_parts_killed_and_gone_on_with(tmp_path):
+    source = write_list(tmp_path / "long.tsv", range(100_000))
+    out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
+    process = subprocess.Popen(
+        [*COMMAND, str(source), "--output", str(out)], stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("part-*.parquet"))) < 10 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 10 <= len(list(out.glob("part-*.parquet"))) < 50
+    for directory in (out, undisturbed):
+        assert run(source, "--output", directory).returncode == 0
+    columns = ["uid", "url", "caption_raw", "source"]
+    assert candidates(out).select(columns) == candidates(undisturbed).select(columns)
+    assert candidates(out).num_rows == 100_000
+    assert len(set(candidates(out).column("uid").to_pylist())) == 100_000
