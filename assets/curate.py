@@ -1,15 +1,32 @@
 """curate: pairs that pass every caption and image rule."""
 
+import math
+import statistics
+from typing import Any
+
 import dagster as dg
 
 from assets.crawl import fetched_pairs
 from assets.lib import exhibits, report
 from assets.lib.contract_checks import contract_check, kept_in, ledger_check
-from assets.lib.partitions import crawl_batches, registered_batch
+from assets.lib.partitions import (
+    batches_to_check,
+    crawl_batches,
+    registered_batch,
+    started_batches,
+)
 from assets.lib.settings import Settings
-from pipelines import schemas
+from pipelines import ledger, schemas
+from pipelines.layout import Layout
+from pipelines.ledger import Finished
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
+# Of the usual keep rate; sources differ by less, and a broken rule or detector by more.
+_DRIFT = 0.2
+# Standard deviations that a small batch may be away by chance.
+_CHANCE = 3
+# The newest by name; the median of so many tells what is usual.
+_BATCHES_COMPARED = 50
 
 
 @dg.asset(
@@ -33,8 +50,58 @@ def curated_pairs(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
     return report.materialized(finished, directory, pictures)
 
 
+@dg.asset_check(
+    asset=curated_pairs,
+    name="curated_pairs_keep_rate",
+    description="the share of pairs kept is within a fifth of the other batches' median",
+)
+def keep_rate_check(
+    context: dg.AssetCheckExecutionContext, settings: Settings
+) -> dg.AssetCheckResult:
+    """The warning that a batch keeps more or fewer pairs than usual."""
+    layout = settings.layout
+    name = curated_pairs.key.to_user_string()
+    found = [keep_rate(layout, name, b) for b in batches_to_check(context, layout, name)]
+    problems = [batch["problem"] for batch in found if batch["problem"] is not None]
+    one = found[0] if len(found) == 1 else {}
+    return dg.AssetCheckResult(
+        passed=not problems,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(problems[:10]) or None,
+        metadata={n: v for n, v in one.items() if n != "problem"} | {"problems": len(problems)},
+    )
+
+
+def keep_rate(layout: Layout, dataset: str, batch: str) -> dict[str, Any]:
+    """Figures of one finished batch, and its `problem`, None if there is none."""
+    finished = ledger.require_success(layout.dataset(dataset, batch))
+    others = [b for b in started_batches(layout, dataset) if b != batch][-_BATCHES_COMPARED:]
+    markers = [ledger.read_success(layout.dataset(dataset, b)) for b in others]
+    rates = [r for r in (_rate(m) for m in markers if m is not None) if r is not None]
+    rate = _rate(finished)
+    figures: dict[str, Any] = {"batches compared": len(rates), "problem": None}
+    if rate is None or not rates:
+        return figures
+    usual = statistics.median(rates)
+    chance = _CHANCE * math.sqrt(usual * (1 - usual) / finished.funnel.rows_in)
+    if abs(rate - usual) > max(_DRIFT * usual, chance):
+        dropped = finished.funnel.dropped
+        most = max(dropped, key=lambda reason: dropped[reason], default="none")
+        figures["problem"] = (
+            f"{batch}: {rate:.1%} of the pairs are kept, usual are {usual:.1%}; the most frequent "
+            f"reason is {most}"
+        )
+    return figures | {"keep rate": rate, "usual keep rate": usual}
+
+
+def _rate(finished: Finished) -> float | None:
+    funnel = finished.funnel
+    return funnel.kept / funnel.rows_in if funnel.rows_in else None
+
+
 CHECKS = [
     contract_check(curated_pairs, lambda _settings: schemas.CURATED_PAIRS, "curated_pairs"),
     ledger_check(curated_pairs, "curated_pairs", schemas.Stage.CURATE, kept_in("fetched_pairs")),
+    keep_rate_check,
 ]
 ASSETS = [curated_pairs]

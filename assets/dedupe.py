@@ -1,5 +1,8 @@
 """dedupe: no near-duplicates of the reference images, no repeats inside the crawl."""
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import dagster as dg
 
 from assets.curate import curated_pairs
@@ -15,31 +18,49 @@ from assets.lib.contract_checks import (
 from assets.lib.partitions import crawl_batches, registered_batch
 from assets.lib.settings import Settings
 from pipelines import schemas
+from pipelines.layout import Layout, join
+
+if TYPE_CHECKING:
+    from pipelines.dedupe.references import ReferenceSource
 
 GROUP = "dedupe"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 _PAIRS_LOOKED_AT = 5000
+_COPIES_SHOWN = 32
+_SHEET_BYTES = 60_000
 
 
 @dg.asset(
     group_name=GROUP,
-    kinds={"faiss", "parquet"},
+    kinds={"beam", "parquet"},
     owners=["team:data"],
     code_version=CODE_VERSION,
     metadata=report.definition_metadata(schemas.COCO_HASH_INDEX),
 )
 def coco_hash_index(settings: Settings) -> dg.MaterializeResult:
-    """Hashes of the reference images (MS-COCO, or its stand-in), and their measured recall."""
+    """Hashes of the reference images (MS-COCO, or its stand-in), and their measured recall.
+
+    Materialise again after images were added or removed: only what changed is hashed.
+    """
+    from pipelines.dedupe.measure import DIRECTORY, PLOT_FILE, read_measured
     from pipelines.dedupe.reference_index import build_index
 
-    layout = settings.layout
-    finished = build_index(settings.reference_images, layout, settings.stages().dedupe)
-    return report.materialized(finished, layout.dataset(finished.dataset))
+    stages, layout = settings.stages(), settings.layout
+    source = _reference_source(settings)
+    finished = build_index(source, layout, stages.dedupe, stages.engine)
+    directory = layout.dataset(finished.dataset)
+    recalled, flagged = read_measured(directory)
+    shown = {
+        "recall": _shares("attack", recalled),
+        "false flags": _shares("against", flagged),
+        **exhibits.pictures({"recall by attack": join(directory, DIRECTORY, PLOT_FILE)}),
+    }
+    return report.materialized(finished, directory, shown, leave_out=("files", "measured"))
 
 
 @dg.asset(
     group_name=GROUP,
-    kinds={"beam", "faiss", "parquet"},
+    kinds={"beam", "parquet"},
     owners=["team:data"],
     partitions_def=crawl_batches,
     deps=[curated_pairs, coco_hash_index],
@@ -47,17 +68,67 @@ def coco_hash_index(settings: Settings) -> dg.MaterializeResult:
     metadata=report.definition_metadata(schemas.DEDUPED_PAIRS),
 )
 def deduped_pairs(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
-    """Pairs without near-duplicates of the reference images, and without repeats."""
+    """Pairs without near-duplicates of the reference images, and without repeats.
+
+    A picture that a batch registered earlier has kept is a repeat here.
+    """
+    from pipelines.crawl.batches import batches_before, read_batch
     from pipelines.dedupe.transform import dedupe_pairs
 
     batch, stages = registered_batch(context, settings), settings.stages()
     layout = settings.layout
-    finished = dedupe_pairs(batch, layout, stages.dedupe, stages.engine)
+    earlier = [before.name for before in batches_before(read_batch(batch, layout), layout)]
+    finished = dedupe_pairs(batch, layout, stages.dedupe, stages.engine, earlier)
     directory = layout.dataset(finished.dataset, batch)
-    caught = exhibits.caught_copies(
-        layout.rejects(schemas.Stage.DEDUPE, batch), settings.reference_images
+    shown = exhibits.dataset_sheet(directory) | _caught(layout, batch)
+    return report.materialized(finished, directory, shown)
+
+
+def _reference_source(settings: Settings) -> "ReferenceSource":
+    """The reference images, and how they may be asked for where they are a list of URLs."""
+    from pipelines.crawl.config import HttpConfig
+    from pipelines.dedupe.references import ReferenceSource
+
+    crawl = settings.crawl
+    http = HttpConfig(crawl.contact, agent=crawl.agent) if crawl.contact else None
+    return ReferenceSource(settings.reference_images, http=http)
+
+
+def _shares(name: str, rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    columns = {name: "string", "tried": "int", "caught": "int", "share": "string"}
+    columns |= {"95 % interval": "string", "by 64 bits alone": "int"}
+    return report.table(
+        columns,
+        [
+            (
+                row[name],
+                row["tried"],
+                row["caught"],
+                "-" if row["share"] is None else f"{row['share']:.2%}",
+                f"{row['low_95']:.2%} to {row['high_95']:.2%}",
+                row["plain_caught"],
+            )
+            for row in rows
+        ],
     )
-    return report.materialized(finished, directory, exhibits.dataset_sheet(directory) | caught)
+
+
+def _caught(layout: Layout, batch: str) -> dict[str, dg.MarkdownMetadataValue]:
+    """A sheet of reference copies, each beside what it copies and with its distance."""
+    from pipelines.dedupe.caught import caught_copies
+
+    rejects = layout.rejects(schemas.Stage.DEDUPE, batch)
+    index, deduped = layout.dataset("coco_hash_index"), layout.dataset("deduped_pairs", batch)
+    pairs = [
+        (
+            exhibits.Captioned(copy.picture, f"copy: {copy.caption}"),
+            exhibits.Captioned(copy.original, f"reference, {copy.distance} of 256 bits"),
+        )
+        for copy in caught_copies(deduped, rejects, index, _COPIES_SHOWN)
+    ]
+    if not pairs:
+        return {}
+    return {"caught": exhibits.inline("caught", exhibits.side_by_side(pairs), _SHEET_BYTES)}
 
 
 @dg.asset_check(asset=coco_hash_index, name="coco_hash_index_contract", blocking=True)

@@ -2,13 +2,25 @@
 
 import dagster as dg
 
-from assets import automation, crawl, curate, dedupe, encode, inbox, publish, train, validate
+from assets import (
+    automation,
+    crawl,
+    curate,
+    dedupe,
+    encode,
+    inbox,
+    publish,
+    scores,
+    train,
+    validate,
+)
 from assets.lib.settings import Settings
 
 defs = dg.Definitions(
     assets=[
         *crawl.ASSETS,
         *curate.ASSETS,
+        *scores.ASSETS,
         *dedupe.ASSETS,
         *encode.ASSETS,
         *publish.ASSETS,
@@ -18,6 +30,7 @@ defs = dg.Definitions(
     asset_checks=[
         *crawl.CHECKS,
         *curate.CHECKS,
+        *scores.CHECKS,
         *dedupe.CHECKS,
         *encode.CHECKS,
         *publish.CHECKS,

@@ -2,12 +2,27 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.marks import MARKS
+from benchmarks.archive_marks import archive_extraction
+from benchmarks.curate_marks import decode_to_crop
+from benchmarks.dedupe_marks import hash_step, search_copies
+from benchmarks.fetch_marks import one_process, two_processes
+from benchmarks.marks import Mark
+from benchmarks.training_marks import training_step
 
 RECORDED = Path(__file__).with_name("recorded.json")
 _FALLEN = 0.85
+MARKS: tuple[Callable[[], Mark], ...] = (
+    archive_extraction,
+    one_process,
+    two_processes,
+    decode_to_crop,
+    hash_step,
+    search_copies,
+    training_step,
+)
 
 
 def main() -> int:

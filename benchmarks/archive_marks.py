@@ -7,7 +7,6 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 import psutil
@@ -17,12 +16,10 @@ from warcio.archiveiterator import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+from benchmarks.marks import Mark
 from pipelines import identity
 from pipelines.crawl.archives import read_archive
 from pipelines.crawl.found import to_batches
-
-if TYPE_CHECKING:
-    from benchmarks.marks import Mark
 
 _ROUNDS = 5
 _BATCH_ROWS = 16_000
@@ -31,13 +28,11 @@ _MADE_PAGES = 700
 _REAL = "dalle-graph/debian/gimp-help-en_2.10.34-2/usr/share/gimp/2.0/help/en"
 
 
-def archive_extraction() -> "Mark":
+def archive_extraction() -> Mark:
     """A WARC's bytes to record batches with normalised URLs and uids; prints pages a second.
 
     The pages are real ones if the tests have downloaded them, else made to the same measures.
     """
-    from benchmarks.marks import Mark
-
     pages, kind = _pages()
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/pages.warc.gz"

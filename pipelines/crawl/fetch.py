@@ -36,6 +36,14 @@ DATASET = "fetched_pairs"
 _CODE_VERSION = "2"
 _LOCK = "lock"
 _CONTENT = ("uid", "outcome", "image_sha256")
+# Images are compressed already, and nobody looks for one between two others.
+_PLAIN = [name for name in FETCHED_PAIRS.names if name != "image"]
+_WRITER_OPTIONS = (
+    ("row_group_rows", OUTPUT_ROWS),
+    ("compression", dict.fromkeys(_PLAIN, "zstd") | {"image": "none"}),
+    ("use_dictionary", _PLAIN),
+    ("write_statistics", _PLAIN),
+)
 
 
 def fetch_pairs(batch: str, layout: Layout, config: FetchConfig, engine: Engine) -> Finished:
@@ -95,7 +103,7 @@ def fetch_parts(
         rejects=rejects,
         fingerprint=ledger.fingerprint(_CODE_VERSION, [*policy, config.max_attempts], [content]),
         read=reader,
-        writer_options=(("row_group_rows", OUTPUT_ROWS),),
+        writer_options=_WRITER_OPTIONS,
         content_columns=_CONTENT,
         summarise=functools.partial(_figures, output),
         figures=reader.figures,

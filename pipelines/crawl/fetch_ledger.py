@@ -35,10 +35,10 @@ COLUMNS = (
 )  # fmt: skip
 _MARKS = ", ".join("?" * (len(COLUMNS) + 2))
 _POLL_S = 0.1
-# Measured with images of 2 to 100 kB, committed one by one. Without checkpoints each image is written
-# once, to the log, which ends with the part: a row of 50 kB takes half the time, 0.1 ms. Pages of
-# 8 kB write a third less than 16 kB with small images, and take as little time with large ones; a
-# table without row ids takes twice as long.
+# Measured with images of 2 to 100 kB. Without checkpoints each image is written once, to the log,
+# which ends with the part: half the time, 0.1 ms for 50 kB. Pages of 8 kB write a third less than
+# 16 kB with small images and take as little time with large ones; a table without row ids takes
+# twice as long.
 _SETUP = """
     PRAGMA page_size = 8192;
     PRAGMA journal_mode = WAL;

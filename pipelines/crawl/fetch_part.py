@@ -27,8 +27,8 @@ from pipelines.crawl.fetch_rows import (
     withdrawn,
 )
 from pipelines.crawl.fetched_earlier import SETTINGS, TAKEDOWN, EarlierPart
-from pipelines.crawl.http_fetch import HttpClient, Response, sniff_image
-from pipelines.crawl.img2dataset_shard import Statistics, fetch_shard, load_downloader
+from pipelines.crawl.http_fetch import HttpClient, sniff_image
+from pipelines.crawl.img2dataset_shard import Fetched, Statistics, fetch_shard, load_downloader
 from pipelines.crawl.outcomes import Outcome
 from pipelines.crawl.takedown import Takedown, read_takedown
 from pipelines.layout import join
@@ -179,9 +179,15 @@ class PartReader:
 
         uncommitted = 0
 
-        def record(url: str, response: Response, image: bytes | None, waiting: int) -> None:
+        def fetch(url: str) -> Fetched:
+            response = self._client.get(url, sniff_image, Outcome.NOT_AN_IMAGE)
+            # The row is made here, in one of many threads, as hashing takes time.
+            row = recorded_row(response, pending[url])
+            return Fetched(response.outcome, response.body, row)
+
+        def record(url: str, fetched: Fetched, waiting: int) -> None:
             nonlocal uncommitted
-            work.ledger.record(url, recorded_row(response, image, pending[url]), image)
+            work.ledger.record(url, fetched.row, fetched.body)
             uncommitted += 1
             # What waits behind this one would be lost with it, so it need not be on disk before.
             if not waiting or uncommitted >= _COMMIT_ROWS:
@@ -191,7 +197,7 @@ class PartReader:
         counted = fetch_shard(
             self._downloader,
             list(pending),
-            lambda url: self._client.get(url, sniff_image, Outcome.NOT_AN_IMAGE),
+            fetch,
             record,
             self._config.concurrency,
             directory,

@@ -18,15 +18,15 @@ TAKEDOWN_SIGNAL = "takedown_list"
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def recorded_row(response: Response, image: bytes | None, attempts: int) -> dict[str, Any]:
+def recorded_row(response: Response, attempts: int) -> dict[str, Any]:
     """A response as `fetch_ledger.COLUMNS`.
 
     Args:
         response: how the request ended.
-        image: the bytes that came with it.
         attempts: requests made for the URL before.
     """
     signal, text = response.opt_out or (None, None)
+    image = response.body
     # The request that counts here was for the host's robots.txt: a host that never answers must
     # become final too.
     asked = response.attempts or int(response.outcome is Outcome.ROBOTS_UNREACHABLE)

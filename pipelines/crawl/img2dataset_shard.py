@@ -23,11 +23,18 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from pipelines import storage
-from pipelines.crawl.http_fetch import Response
 from pipelines.crawl.outcomes import Outcome
 
 SEAM = "download_image_with_retry"
 SEAM_SHA256 = "a80d378a04df51dfa217bf49897cc199b8a498fb5f4d5305a69ed9b0000f67e2"
+
+
+class Fetched(NamedTuple):
+    """How a request ended: its outcome, the body if `ok`, and the row to record."""
+
+    outcome: Outcome
+    body: bytes | None
+    row: dict[str, Any]
 
 
 class Statistics(NamedTuple):
@@ -66,8 +73,8 @@ def seam_sha256(downloader: Any) -> str:
 def fetch_shard(
     downloader: Any,
     urls: Sequence[str],
-    fetch: Callable[[str], Response],
-    record: Callable[[str, Response, bytes | None, int], None],
+    fetch: Callable[[str], Fetched],
+    record: Callable[[str, Fetched, int], None],
     threads: int,
     directory: str,
 ) -> Statistics:
@@ -78,9 +85,9 @@ def fetch_shard(
         urls: different URLs, in the order in which they are begun.
         fetch: called from `threads` threads. What it or `record` raises ends the shard: nothing
             more is asked for, and it is raised again here.
-        record: gets each URL, its response, the bytes that came through the worker, and how many
-            responses are waiting behind it; in this thread and as they arrive.
-        threads: size of the thread pool; twice as many responses may wait for `record`.
+        record: gets each URL, its result with the bytes that came through the worker, and how many
+            results are waiting behind it; in this thread and as they arrive.
+        threads: size of the thread pool; twice as many results may wait for `record`.
         directory: local work directory, which exists; the statistics stay in it.
 
     Raises:
@@ -88,7 +95,7 @@ def fetch_shard(
     """
     from img2dataset.resizer import Resizer
 
-    responses: dict[int, Response] = {}
+    results: dict[int, Fetched] = {}
     bugs: list[Exception] = []
 
     def ours(row: tuple[int, str], **_: Any) -> tuple[int, io.BytesIO | None, str | None]:
@@ -96,15 +103,14 @@ def fetch_shard(
         if bugs:
             return key, None, "stopped"
         try:
-            response = fetch(url)
+            results[key] = result = fetch(url)
         except Exception as error:
             # The worker's thread pool would wait for ever for an exception to be collected.
             bugs.append(error)
             return key, None, "stopped"
-        responses[key] = response
-        if response.body is None:
-            return key, None, str(response.outcome)
-        return key, io.BytesIO(response.body), None
+        if result.body is None:
+            return key, None, str(result.outcome)
+        return key, io.BytesIO(result.body), None
 
     class Writer:
         """img2dataset's protocol of a sample writer."""
@@ -115,11 +121,11 @@ def fetch_shard(
         def write(
             self, image: bytes | None, key: str, _caption: None, meta: dict[str, Any]
         ) -> None:
-            response = responses.pop(int(key), None)
-            if response is None or bugs:
+            result = results.pop(int(key), None)
+            if result is None or bugs:
                 return
             try:
-                record(meta["url"], response, image, len(responses))
+                record(meta["url"], result._replace(body=image), len(results))
             except Exception as error:
                 # The worker would print it and go on.
                 bugs.append(error)

@@ -2,48 +2,25 @@
 
 The paper took "a subset" of the filters of Sharma et al. (2018) and names three: captions that
 are too short, not English, or mostly boilerplate such as "photographed on <date>"
-(arXiv 2102.12092, App. C). The language rule is in `pipelines.curate.language`.
+(arXiv 2102.12092, App. C). The language rule is in `pipelines.curate.language`, those of Sharma
+et al. that the paper does not name in `pipelines.curate.sharma`.
 """
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.curate.boilerplate import PATTERNS
+from pipelines.curate.columns import dropped_where, one_chunk
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.reasons import Reason, dropped_where
+from pipelines.curate.reasons import Reason
+from pipelines.curate.sharma import sharma_reasons
 
 _NO_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 # A word has a letter or a digit; dashes and other marks between spaces are none.
 _WORD = rf"[{_NO_SPACES}]|[^\s{_NO_SPACES}]*[\pL\pN][^\s{_NO_SPACES}]*"
 _WORD_WITH_LETTER = rf"[{_NO_SPACES}]|[^\s{_NO_SPACES}]*\pL[^\s{_NO_SPACES}]*"
 
-_MONTH = (
-    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
-    r"|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
-)
-_WEEKDAY = r"(?:(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?\.?,?\s+)?"
-_DAY = r"\d{1,2}(?:st|nd|rd|th)?"
-_DATE = (
-    rf"{_WEEKDAY}(?:the\s+)?(?:\d{{1,4}}[-/.]\d{{1,2}}[-/.]\d{{1,4}}"
-    rf"|{_DAY}[\s-]+(?:of\s+)?{_MONTH},?(?:[\s-]+\d{{2,4}})?"
-    rf"|{_MONTH}\s+{_DAY},?(?:\s+\d{{4}})?|{_MONTH},?\s+\d{{4}}|(?:19|20)\d{{2}})"
-    r"(?:t|,?\s+)?(?:at\s+)?(?:\d{1,2}:\d{2}(?::\d{2})?z?(?:\s*[ap]\.?m\.?)?)?"
-)
-_MADE = (
-    r"(?:photo(?:graph(?:ed)?)?|picture|image|shot|taken|captured|uploaded|posted|published"
-    r"|created|dated|recorded|updated|added|scanned)"
-)
-_PICTURE = r"(?:image|photo(?:graph)?|picture|pic|slide|page|figure|fig\.?|img|thumbnail|view|item)"
-_BOILERPLATE = (
-    rf"\b{_MADE}(?:\s+(?:was|is|{_MADE}))*(?:\s+(?:on|in|at|from))?:?\s*{_DATE}",
-    r"(?:https?://|www\.)\S+",
-    r"\b[^\s/]+\.(?:jpe?g|png|gif|bmp|tiff?|webp|svg|heic|avif)\b",
-    r"\b(?:img|dsc[nf]?|dcim|pict|pxl|mvi|gopr|screen\s?shot)[\s_-]?\d{2,}[\w-]*",
-    rf"\b{_PICTURE}\s*(?:no\.?|number|#)?\s*\d+\s*(?:of|/|out\s+of)\s*\d+\b",
-    r"\b(?:royalty[\s-]free\s+)?stock\s+(?:photo(?:graph)?|image|picture|illustration|vector)s?\b",
-    r"\bclick\s+(?:here\s+)?(?:to|for)\s+(?:enlarge|zoom|view|see|a\s+larger)(?:\s+\w+){0,3}",
-    r"\b(?:no\s+)?(?:image|photo|picture)\s+(?:not\s+)?(?:available|found|coming\s+soon)\b",
-    r"\ball\s+rights\s+reserved\b",
-)
+_BOILERPLATE = tuple(f"(?i){pattern}" for pattern in PATTERNS)
 
 
 def caption_reasons(captions: pa.StringArray, config: CurateConfig) -> pa.StringArray:
@@ -58,6 +35,7 @@ def caption_reasons(captions: pa.StringArray, config: CurateConfig) -> pa.String
         too_short(captions, config),
         too_long(captions, config),
         repetitive(captions, config),
+        sharma_reasons(captions, config),
     )
 
 
@@ -90,7 +68,7 @@ def repetitive(captions: pa.StringArray, config: CurateConfig) -> pa.StringArray
     counted = distinct.aggregate([("word", "count")]).sort_by("row").column("word_count")
     share = pc.divide(counted.cast(pa.float64()), pc.list_value_length(words).cast(pa.float64()))
     mask = pc.less(share, config.min_distinct_words)
-    return dropped_where(_one_chunk(mask), Reason.CAPTION_REPETITIVE)
+    return dropped_where(one_chunk(mask), Reason.CAPTION_REPETITIVE)
 
 
 def boilerplate(captions: pa.StringArray, config: CurateConfig) -> pa.StringArray:
@@ -101,12 +79,8 @@ def boilerplate(captions: pa.StringArray, config: CurateConfig) -> pa.StringArra
     """
     left = captions
     for pattern in _BOILERPLATE:
-        left = pc.replace_substring_regex(left, f"(?i){pattern}", " ")
+        left = pc.replace_substring_regex(left, pattern, " ")
     few_left = pc.less(pc.count_substring_regex(left, _WORD_WITH_LETTER), config.min_words)
     return dropped_where(
         pc.and_(pc.not_equal(left, captions), few_left), Reason.CAPTION_BOILERPLATE
     )
-
-
-def _one_chunk(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -1,19 +1,40 @@
 """Safe decoding of images from the web, and the small copies that are made of them.
 
-Every picture becomes 8-bit RGB: the first frame, upright by its EXIF orientation, alpha
+Every picture becomes 8-bit sRGB: the first frame, upright by its EXIF orientation, alpha
 composited on white.
 """
 
 import io
 from collections.abc import Sequence
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
+from pipelines.curate.colour import to_srgb
 from pipelines.curate.reasons import Reason
 
 EXHIBIT_SIDE = 64
 _EXHIBIT_QUALITY = 60
+_MAX_FRAMES = 1000
+_SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+}
+_ORIENTATION = 0x0112
+# EXIF 2.32, table 6: what brings the picture upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TURNED = (5, 6, 7, 8)
+# One thread per core would take a stack each from the decoder's memory.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 class DecodeError(ValueError):
@@ -28,10 +49,19 @@ class DecodeError(ValueError):
         self.reason = reason
 
 
+class OutOfMemory(Exception):  # noqa: N818 - a state of the process, not an error of the image
+    """There was not enough memory for this image."""
+
+
 def decode(
-    data: bytes, *, formats: Sequence[str], max_pixels: int, at_least: int | None = None
+    data: bytes,
+    *,
+    formats: Sequence[str],
+    max_pixels: int,
+    at_least: int | None = None,
+    max_frames: int = _MAX_FRAMES,
 ) -> Image.Image:
-    """Decode image bytes to upright 8-bit RGB.
+    """Decode image bytes to upright 8-bit sRGB, in this process.
 
     Args:
         data: the file.
@@ -39,50 +69,139 @@ def decode(
         max_pixels: most pixels that the header may announce; checked before any is decoded.
         at_least: where the format allows it, decode at a smaller scale with this many pixels
             per side or more (JPEG only).
+        max_frames: most frames that the header may announce.
 
     Raises:
         DecodeError: if the data is no image of these formats, too large, or damaged.
+        OutOfMemory: if there was not enough memory.
     """
+    return decode_sized(
+        data, formats=formats, max_pixels=max_pixels, at_least=at_least, max_frames=max_frames
+    )[0]
+
+
+def decode_sized(
+    data: bytes,
+    *,
+    formats: Sequence[str],
+    max_pixels: int,
+    at_least: int | None = None,
+    max_frames: int = _MAX_FRAMES,
+) -> tuple[Image.Image, tuple[int, int]]:
+    """As `decode`; and width and height of the upright original, whatever scale was decoded."""
+    image = _opened(data, formats, max_pixels)
+    size = image.size
     try:
-        image = Image.open(io.BytesIO(data), formats=list(formats))
-    except UnidentifiedImageError as error:
-        found = data[:8].hex(" ")
-        raise DecodeError(Reason.NOT_AN_IMAGE, f"none of {formats}: starts {found}") from error
-    except Image.DecompressionBombError as error:
-        raise DecodeError(Reason.TOO_MANY_PIXELS, str(error)) from error
-    except Exception as error:
-        raise DecodeError(Reason.DAMAGED_IMAGE, str(error)[:200]) from error
-    if image.width * image.height > max_pixels:
-        size = f"{image.width}x{image.height}"
-        raise DecodeError(Reason.TOO_MANY_PIXELS, f"{size}, at most {max_pixels} pixels")
-    try:
+        frames = getattr(image, "n_frames", 1)
+        if frames > max_frames:
+            raise DecodeError(Reason.TOO_MANY_FRAMES, f"{frames} frames, at most {max_frames}")
         if at_least is not None:
-            image.draft("RGB", (at_least, at_least))
+            image.draft(None, (at_least, at_least))
+        raw_mode = _raw_mode(image)
+        # Read before loading: what follows the pixels may replace it.
+        profile = image.info.get("icc_profile")
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        orientation = _orientation(image)
+        srgb = to_srgb(image, profile, raw_mode)
+        if orientation in _UPRIGHT:
+            srgb = srgb.transpose(_UPRIGHT[orientation])
+    except DecodeError:
+        raise
+    except MemoryError as error:
+        raise OutOfMemory from error
     # Hostile bytes make the decoders raise almost any exception; whichever it is costs this row.
     except Exception as error:
+        if "out of memory" in str(error):
+            raise OutOfMemory from error
         detail = f"{type(error).__name__}: {error}"[:200]
         raise DecodeError(Reason.DAMAGED_IMAGE, detail) from error
+    return srgb, (size[::-1] if orientation in _TURNED else size)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Pillow clips 16-bit grey at 255 instead of scaling it.
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-    elif image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        image = Image.alpha_composite(white, rgba)
-    return image.convert("RGB")
+def _opened(data: bytes, formats: Sequence[str], max_pixels: int) -> Image.Image:
+    """The image with its header read and its size accepted."""
+    canvas = _webp_canvas(data)
+    if canvas is not None and "WEBP" in formats:
+        _check_size(*canvas, max_pixels)
+    if not all(name in Image.OPEN for name in formats):
+        Image.init()
+    # AVIF is missing where Pillow was built without its decoder.
+    known = [name for name in formats if name in Image.OPEN]
+    try:
+        image = Image.open(io.BytesIO(data), formats=known)
+    except UnidentifiedImageError as error:
+        if _claimed_format(data) in known:
+            raise DecodeError(Reason.DAMAGED_IMAGE, "the header cannot be read") from error
+        found = data[:8].hex(" ")
+        names = ", ".join(formats)
+        raise DecodeError(Reason.NOT_AN_IMAGE, f"none of {names}: starts {found}") from error
+    except Image.DecompressionBombError as error:
+        raise DecodeError(Reason.TOO_MANY_PIXELS, str(error)) from error
+    except MemoryError as error:
+        raise OutOfMemory from error
+    except Exception as error:
+        raise DecodeError(Reason.DAMAGED_IMAGE, str(error)[:200]) from error
+    _check_size(*image.size, max_pixels)
+    return image
+
+
+def _claimed_format(data: bytes) -> str | None:
+    """What it starts as; some decoders reject a damaged file as not being theirs."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:12] in (b"ftypavif", b"ftypavis"):
+        return "AVIF"
+    return next((name for start, name in _SIGNATURES.items() if data.startswith(start)), None)
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise DecodeError(Reason.TOO_MANY_PIXELS, f"{width}x{height}, at most {max_pixels} pixels")
+
+
+def _webp_canvas(data: bytes) -> tuple[int, int] | None:
+    """Canvas of an extended WebP file (RFC 9649, section 2.7), for which Pillow allocates while
+    it opens the file, before anybody can look at the size."""
+    if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X" or len(data) < 30:
+        return None
+    width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+    return width, height
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none or the EXIF data is broken."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # as hostile as the pixels, but nothing of the picture is lost
+        return 1
+
+
+def _raw_mode(image: Image.Image) -> str | None:
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else None
+    return arguments if isinstance(arguments, str) else None
 
 
 def shrink(image: Image.Image, short_side: int) -> Image.Image:
     """Scale down so that the shorter side has `short_side` pixels; smaller images stay."""
-    shorter = min(image.size)
+    return resized(image, *stored_size(*image.size, short_side))
+
+
+def stored_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """Width and height at which an original of this size is stored."""
+    shorter = min(width, height)
     if shorter <= short_side:
+        return width, height
+    return (
+        max(1, round(width * short_side / shorter)),
+        max(1, round(height * short_side / shorter)),
+    )
+
+
+def resized(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Lanczos; the same image if it has that size."""
+    if image.size == (width, height):
         return image
-    width, height = (max(1, round(side * short_side / shorter)) for side in image.size)
     return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
@@ -98,8 +217,13 @@ def encode(image: Image.Image, encoding: str, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def exhibit(image: Image.Image) -> bytes:
-    """A WebP picture of at most 64x64 pixels, about a kilobyte, for the tables of rejects."""
+def thumbnail(image: Image.Image) -> Image.Image:
+    """A picture of at most 64x64 pixels."""
     small = image.copy()
     small.thumbnail((EXHIBIT_SIDE, EXHIBIT_SIDE))
-    return encode(small, "webp", _EXHIBIT_QUALITY)
+    return small
+
+
+def exhibit(image: Image.Image) -> bytes:
+    """A WebP picture of at most 64x64 pixels, about a kilobyte, for the tables of rejects."""
+    return encode(thumbnail(image), "webp", _EXHIBIT_QUALITY)

@@ -1,65 +1,16 @@
-"""Image rules and the measures that they judge, all taken from one decoded image."""
+"""Image rules: functions over columns of measures, null to keep or a reason."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
+from pipelines.curate.columns import dropped_where
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.decode import shrink
-from pipelines.curate.reasons import Reason, dropped_where
+from pipelines.curate.measure import Measured
+from pipelines.curate.reasons import Reason
 from pipelines.dedupe import hashes
-from pipelines.dedupe.variants import trim_border
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What stays of a decoded image once its pixels are let go.
-
-    Attributes:
-        width: pixels, upright.
-        height: pixels, upright.
-        colour_range: greatest span of a colour channel, 0 to 255.
-        grey32: uint8 [32, 32], what the 64-bit hash is made of.
-        grey64: uint8 [64, 64], what the 256-bit hash is made of.
-        trimmed32: as `grey32`, of the image without its plain border.
-        trimmed64: as `grey64`, of the image without its plain border.
-        small: the image at the short side that is stored.
-    """
-
-    width: int
-    height: int
-    colour_range: int
-    grey32: np.ndarray
-    grey64: np.ndarray
-    trimmed32: np.ndarray
-    trimmed64: np.ndarray
-    small: Image.Image
-
-
-def measure(image: Image.Image, short_side: int) -> Measured:
-    """Take every measure of a decoded RGB image."""
-    extrema = image.getextrema()
-    grey = image.convert("L")
-    trimmed = trim_border(grey)
-    grey32, grey64 = (hashes.grey_pixels([grey], size)[0] for size in (8, 16))
-    if trimmed is grey:
-        trimmed32, trimmed64 = grey32, grey64
-    else:
-        trimmed32, trimmed64 = (hashes.grey_pixels([trimmed], size)[0] for size in (8, 16))
-    return Measured(
-        width=image.width,
-        height=image.height,
-        colour_range=max(int(high) - int(low) for low, high in extrema),  # type: ignore[misc]
-        grey32=grey32,
-        grey64=grey64,
-        trimmed32=trimmed32,
-        trimmed64=trimmed64,
-        small=shrink(image, short_side),
-    )
 
 
 def too_few_bytes(lengths: pa.Array, config: CurateConfig) -> pa.StringArray:

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.curate.columns import dropped_where
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.reasons import Reason, dropped_where
+from pipelines.curate.reasons import Reason
 
 
 class Detected(NamedTuple):

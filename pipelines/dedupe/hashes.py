@@ -8,15 +8,50 @@ the library itself.
 
 from collections.abc import Sequence
 from functools import cache
+from typing import NamedTuple
 
 import imagehash
 import numpy as np
+import PIL
 import pyarrow as pa
+import scipy
 from PIL import Image
 
 _FREQUENCY_FACTOR = 4  # imagehash's `highfreq_factor`: pixels per side for each bit per side
 # Coefficients reach 4e6, on which float64 products err by 1e-8; true differences are far larger.
 _TIE = 1e-6
+
+
+class Hashed(NamedTuple):
+    """Both hashes of N pictures, and whether they mean anything.
+
+    Attributes:
+        phash64: uint8 [N, 8].
+        phash256: uint8 [N, 32].
+        contrast: standard deviation of 32x32 grey levels, float32 [N].
+    """
+
+    phash64: np.ndarray
+    phash256: np.ndarray
+    contrast: np.ndarray
+
+
+def provenance() -> dict[str, str]:
+    """Algorithm and library versions that hashes depend on, for a schema's metadata."""
+    return {
+        "hash_algorithm": "imagehash.phash, hash sizes 8 and 16, bits packed row-major",
+        "imagehash": imagehash.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "scipy": scipy.__version__,
+    }
+
+
+def hash_both(images: Sequence[Image.Image]) -> Hashed:
+    """Both hashes of each image, made grey once."""
+    grey = [image.convert("L") for image in images]
+    grey32, grey64 = grey_pixels(grey, 8), grey_pixels(grey, 16)
+    return Hashed(hash_pixels(grey32, 8), hash_pixels(grey64, 16), contrast(grey32))
 
 
 def phash(images: Sequence[Image.Image], hash_size: int = 8) -> np.ndarray:
@@ -95,7 +130,9 @@ def undecided_bits(pixels: np.ndarray, hash_size: int) -> np.ndarray:
 
 def distances(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Hamming distances between packed hashes, broadcast over all axes but the last: int64."""
-    return np.bitwise_count(queries ^ references).sum(axis=-1, dtype=np.int64)
+    # Whole words are compared some five times faster than bytes.
+    a, b = (np.ascontiguousarray(h, np.uint8).view(np.uint64) for h in (queries, references))
+    return np.bitwise_count(a ^ b).sum(axis=-1, dtype=np.int64)
 
 
 def packed(hashed: np.ndarray) -> pa.FixedSizeBinaryArray:

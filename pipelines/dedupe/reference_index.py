@@ -1,247 +1,259 @@
-"""Build `coco_hash_index` from a folder of reference images, and measure what it catches."""
+"""Build `coco_hash_index` from reference images, and measure what it catches.
 
-import dataclasses
-import hashlib
+    python -m pipelines.dedupe.reference_index IMAGES --output DIR
+
+A build hashes only images that are new or changed since the last one; Beam spreads them over its
+workers in tasks whose results stay until the build is finished, so a killed one goes on.
+"""
+
+import functools
 import logging
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-import imagehash
-import numpy as np
-import PIL
 import pyarrow as pa
-from PIL import Image
+import pyarrow.compute as pc
 
 from pipelines import ledger, parquet, schemas, storage
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.decode import DecodeError, decode
-from pipelines.dedupe import hashes, search, variants
-from pipelines.dedupe.attacks import ATTACKS, upper_bound
+from pipelines.dedupe import hashes, measure, search
+from pipelines.dedupe import reference_hashing as hashing
 from pipelines.dedupe.config import DedupeConfig
+from pipelines.dedupe.reference_hashing import Tables, Work
+from pipelines.dedupe.reference_merge import (
+    QUERIES_FILE,
+    REFERENCES_FILE,
+    known_tables,
+    merge,
+    sample,
+    works,
+)
+from pipelines.dedupe.references import Listing, ReferenceSource, list_references
 from pipelines.layout import Layout, join
 from pipelines.ledger import Finished, Funnel
+from pipelines.runners import Engine
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 DATASET = "coco_hash_index"
-LOW_INFORMATION = "low_information"
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
-# References whose crops are in memory together.
-_BATCH = 64
+MISSING = "missing_file"
+TASKS = "_tasks"
+_TASK_IMAGES = 256
+_ROW_GROUP_ROWS = 65536
+_NAMES_SHOWN = 20
 log = logging.getLogger(__name__)
 
 
-def build_index(images: str, layout: Layout, config: DedupeConfig) -> Finished:
-    """Write the hash table and the faiss index of every image below a folder.
+def build_index(
+    images: str | ReferenceSource,
+    layout: Layout,
+    config: DedupeConfig,
+    engine: Engine | None = None,
+) -> Finished:
+    """`write_index` to its place below the data root."""
+    source = ReferenceSource(images) if isinstance(images, str) else images
+    return write_index(source, layout.dataset(DATASET), config, engine or Engine())
 
-    MS-COCO's own layout (`val2014/*.jpg`, `train2014/*.jpg` ...) is a folder like any other:
-    a reference is named by its path below `images`. Images that cannot be decoded or that hold
-    too little information are counted in the funnel, not indexed.
+
+def write_index(
+    source: ReferenceSource,
+    output: str,
+    config: DedupeConfig,
+    engine: Engine,
+    unrelated: ReferenceSource | None = None,
+) -> Finished:
+    """Write the hashes of every image of a source, and measure what they catch.
+
+    Images that are not there, cannot be decoded or hold too little information are counted in
+    the funnel, not indexed.
 
     Args:
-        images: directory or fsspec URL.
-        layout: where the index goes.
+        source: the reference images.
+        output: directory of the index. Beside the table of hashes it gets `references/` (a row an
+            image, with its outcome) and `measured/` (see `measure`).
         config: the recipe.
+        engine: the Beam engine that hashes.
+        unrelated: pictures that copy no reference, to count how many are flagged all the same.
 
     Returns:
-        The marker; its details hold the files' SHA-256, `measured` (see `measure_index`) and
-        `undecided`: references of which re-encoded copies may be missed, because noise of one
-        grey level may flip more bits than `radius` (pictures symmetric left to right).
+        The marker; its details hold the files' SHA-256, the source's own lists (`splits`), what was
+        `measured`, and `undecided`: references of which re-encoded copies may be missed, because
+        noise of one grey level may flip more bits than `radius` (pictures symmetric left to right).
 
     Raises:
-        FileNotFoundError: if there is no image below `images`.
+        FileNotFoundError: if there is no image.
     """
-    files = _image_files(images)
-    if not files:
-        raise FileNotFoundError(
-            f"no image ({', '.join(_SUFFIXES)}) below {images}; give the folder of the reference "
-            "images, for MS-COCO the one that holds val2014/"
-        )
-    output = layout.dataset(DATASET)
-    digests = [
-        f"{name} {hashlib.sha256(storage.read_bytes(url)).hexdigest()}" for name, url in files
+    listing = list_references(source)
+    others = list_references(unrelated) if unrelated else Listing(())
+    recipe = _recipe(config)
+    # What becomes of a copy or a repeat does not change the index.
+    measured = [
+        config.radius,
+        config.confirm,
+        config.measured_references,
+        config.measured_unrelated,
     ]
-    # What becomes of a copy that is found does not change the index.
-    recipe = dataclasses.replace(config, mode="drop")
-    fingerprint = ledger.fingerprint(CODE_VERSION, recipe, digests)
+    stamps = [f"{r.name} {r.stamp}" for r in (*listing.references, *others.references)]
+    fingerprint = ledger.fingerprint(recipe, measured, [*stamps, *listing.missing])
     done = ledger.read_success(output)
-    if done is not None and done.fingerprint == fingerprint:
+    if done is not None and done.fingerprint == fingerprint and not done.details["try_again"]:
         log.info("%s is up to date", output)
         return done
 
+    known = known_tables(output, done, recipe)
+    todo = works(listing, known, config)
+    strangers = others.references[: config.measured_unrelated]
+    asked = [Work(reference, None, False, ("none",)) for reference in strangers]
+    new = _hash(todo, source, join(output, TASKS, "references"), config, recipe, engine)
+    if unrelated is not None:
+        foreign = _hash(asked, unrelated, join(output, TASKS, "unrelated"), config, recipe, engine)
+    merged = merge(listing, known, new, sample(listing, config))
+
     storage.remove(join(output, ledger.SUCCESS))
-    builder = _Builder(config)
-    written = parquet.write(
-        join(output, search.HASHES_FILE), builder.rows(files), _schema(config, fingerprint)
-    )
-    table = search.read_table(output)
-    faiss_index = search.build_faiss(table.phash64)
-    sha256 = {
-        search.HASHES_FILE: written.sha256,
-        search.INDEX_FILE: search.write_faiss(join(output, search.INDEX_FILE), faiss_index),
+    hashed = merged.hashes.replace_schema_metadata(_schema(config).metadata)
+    written = {
+        name: parquet.write(
+            join(output, name), table.to_batches(), table.schema, row_group_rows=_ROW_GROUP_ROWS
+        )
+        for name, table in (
+            (search.HASHES_FILE, hashed),
+            (REFERENCES_FILE, merged.references),
+            (QUERIES_FILE, merged.queries),
+        )
     }
-    index = search.ReferenceIndex(table, config, faiss_index)
+    index = search.ReferenceIndex(search.HashTable.of(merged.hashes), config)
+    recalled = measure.recall(index, merged.queries, config)
+    flagged = measure.false_flags(index, foreign.queries if unrelated else None, config)
+    files = {name: file.sha256 for name, file in written.items()}
+    files |= measure.write_measured(output, recalled, flagged)
+    outcomes = Counter(merged.references.column("outcome").to_pylist())
     finished = Finished(
         dataset=DATASET,
         fingerprint=fingerprint,
-        content=ledger.content_hash(sha256),
-        rows=written.rows,
-        bytes=written.bytes,
-        funnel=Funnel(len(files), builder.indexed, dict(sorted(builder.dropped.items()))),
+        content=_content(output, files[search.HASHES_FILE]),
+        rows=written[search.HASHES_FILE].rows,
+        bytes=written[search.HASHES_FILE].bytes,
+        funnel=_funnel(outcomes, len(listing.missing)),
         details={
-            "files": sha256,
-            "images": images,
+            "files": files,
+            "images": source.images,
+            "recipe": recipe,
             "crops": list(config.crops),
-            "undecided": builder.undecided,
-            "measured": measure_index(index, files, config),
+            "cuts": list(config.cuts),
+            "splits": listing.splits,
+            "missing": list(listing.missing[:_NAMES_SHOWN]),
+            "try_again": merged.references.column("stamp").null_count,
+            "hashed": len(todo),
+            "no_decision": outcomes[hashing.LOW_INFORMATION],
+            "undecided": _undecided(merged.references, config),
+            "measured": _summary(recalled, flagged),
         },
     )
     ledger.write_success(output, finished)
+    storage.remove(join(output, TASKS), recursive=True)
     return finished
 
 
-def measure_index(
-    index: search.ReferenceIndex, files: list[tuple[str, str]], config: DedupeConfig
-) -> dict[str, Any]:
-    """Attack a sample of the references and ask the index for each result.
+def reference_pictures(directory: str, names: Sequence[str]) -> dict[str, bytes]:
+    """Small WebP pictures of some references of a finished index, by name."""
+    wanted = set(names)
+    found = {}
+    for batch in parquet.read_batches(
+        join(directory, REFERENCES_FILE), columns=["reference", "picture"]
+    ):
+        own = batch.filter(pc.is_in(batch.column("reference"), pa.array([*wanted], pa.string())))
+        for row in own.to_pylist():
+            found[row["reference"]] = row["picture"]
+    return found
 
-    Returns:
-        `references`: how many were attacked. `recall`: per attack, `tried` and `caught` (the
-        right reference was found). `false_flags`: references asked for without their own
-        hashes, `tried`, `flagged` (as a copy of another) and `upper_95` (bound of the rate; two
-        references that are copies of each other count, too).
-    """
-    sample = sorted(files, key=lambda file: hashlib.sha256(file[0].encode()).digest())
-    decoded: list[tuple[str, Image.Image]] = []
-    for name, url in sample:
-        if len(decoded) == config.measured_references:
-            break
-        image = _load(url)
-        if image is not None and _contrast(image) >= config.min_contrast:
-            decoded.append((name, image))
-    names = [name for name, _ in decoded]
-    recall = {}
-    for attack, change in ATTACKS.items():
-        matches = index.match(queries_of([change(image) for _, image in decoded]))
-        caught = sum(
-            m is not None and m.reference == n for n, m in zip(names, matches, strict=True)
-        )
-        recall[attack] = {"tried": len(names), "caught": caught}
-    others = index.match(queries_of([image for _, image in decoded]), ignore=names)
-    flagged = sum(match is not None for match in others)
+
+def _hash(
+    works: Sequence[Work],
+    source: ReferenceSource,
+    directory: str,
+    config: DedupeConfig,
+    recipe: str,
+    engine: Engine,
+) -> Tables:
+    """Hash in tasks on Beam, and read their results."""
+    import apache_beam as beam
+
+    tasks = []
+    for start in range(0, len(works), _TASK_IMAGES):
+        some = list(works[start : start + _TASK_IMAGES])
+        parts = [f"{w.reference} {w.sha256!r} {bool(w.attacks)}" for w in some]
+        tasks.append((ledger.fingerprint(recipe, None, parts), some))
+    if tasks:
+        run = functools.partial(_run_task, source=source, config=config, directory=directory)
+        with engine.pipeline() as pipeline:
+            _ = (
+                pipeline
+                | "tasks" >> beam.Create(tasks)
+                | "spread" >> beam.Reshuffle()
+                | "hash references" >> beam.Map(run)
+            )
+    return hashing.read_tasks(directory, [key for key, _ in tasks])
+
+
+def _run_task(
+    task: tuple[str, list[Work]], source: ReferenceSource, config: DedupeConfig, directory: str
+) -> None:
+    hashing.hash_task(*task, source=source, config=config, directory=directory)
+
+
+def _content(output: str, hashes_sha256: str) -> str:
+    """Of the hashes and of what became of each image; neither stamps nor figures count."""
+    columns = ("reference", "outcome", "sha256")
+    outcomes = parquet.column_hash(join(output, REFERENCES_FILE), columns)
+    return ledger.content_hash({"hashes": hashes_sha256, "references": outcomes})
+
+
+def _funnel(outcomes: Counter[str], missing: int) -> Funnel:
+    dropped = {name: count for name, count in outcomes.items() if name != hashing.INDEXED}
+    if missing:
+        dropped[MISSING] = missing
+    kept = outcomes[hashing.INDEXED]
+    return Funnel(kept + sum(dropped.values()), kept, dict(sorted(dropped.items())))
+
+
+def _undecided(references: pa.Table, config: DedupeConfig) -> int:
+    indexed = references.filter(pc.equal(references.column("outcome"), hashing.INDEXED))
+    return int(pc.sum(pc.greater(indexed.column("undecided_bits"), config.radius)).as_py() or 0)
+
+
+def _summary(recalled: pa.Table, flagged: pa.Table) -> dict[str, Any]:
+    counts = ("tried", "caught")
     return {
-        "references": len(names),
-        "recall": recall,
-        "false_flags": {
-            "tried": len(names),
-            "flagged": flagged,
-            "upper_95": upper_bound(flagged, len(names)),
-        },
-    }
-
-
-def queries_of(images: list[Image.Image]) -> search.Queries:
-    """Hash decoded images as curation does."""
-    trimmed = [variants.trim_border(image) for image in images]
-    grey32 = hashes.grey_pixels(images, 8)
-    return search.Queries(
-        phash64=hashes.hash_pixels(grey32, 8),
-        phash256=hashes.phash(images, 16),
-        phash64_trimmed=hashes.phash(trimmed, 8),
-        phash256_trimmed=hashes.phash(trimmed, 16),
-        contrast=hashes.contrast(grey32),
-    )
-
-
-class _Builder:
-    """Streams the hash rows of the references and counts what became of each."""
-
-    def __init__(self, config: DedupeConfig):
-        self._config = config
-        self.indexed = 0
-        self.undecided = 0
-        self.dropped: dict[str, int] = {}
-
-    def rows(self, files: list[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
-        for start in range(0, len(files), _BATCH):
-            batch = files[start : start + _BATCH]
-            parts = [part for name, url in batch for part in self._parts(name, url)]
-            if parts:
-                yield _hash_rows(parts, self._config)
-            log.info("hashed %d of %d references", start + len(batch), len(files))
-
-    def _parts(self, name: str, url: str) -> list[tuple[str, str, Image.Image]]:
-        image = _load(url)
-        if image is None:
-            self._drop("damaged_image")
-            return []
-        pixels = hashes.grey_pixels([image], 8)
-        if hashes.contrast(pixels)[0] < self._config.min_contrast:
-            self._drop(LOW_INFORMATION)
-            return []
-        self.indexed += 1
-        self.undecided += int(hashes.undecided_bits(pixels, 8)[0] > self._config.radius)
-        parts = variants.crops(image, self._config.crops).items()
-        return [(name, variant, part) for variant, part in parts]
-
-    def _drop(self, reason: str) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
-
-
-def _hash_rows(parts: list[tuple[str, str, Image.Image]], config: DedupeConfig) -> pa.RecordBatch:
-    """The plain and mirrored hashes of (reference, variant, picture), plain ones first."""
-    pictures = [picture for *_, picture in parts]
-    grey32, grey64 = hashes.grey_pixels(pictures, 8), hashes.grey_pixels(pictures, 16)
-    # The crop of a picture may be flat though the picture is not.
-    clear = np.flatnonzero(hashes.contrast(grey32) >= config.min_contrast)
-    grey32, grey64 = grey32[clear], grey64[clear]
-    names = [parts[i][0] for i in clear]
-    plain = [parts[i][1] for i in clear]
-    mirrored = [variant + variants.MIRROR_SUFFIX for variant in plain]
-    both = (False, True)
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array(names * 2, pa.string()),
-            pa.array(plain + mirrored, pa.string()),
-            hashes.packed(
-                np.concatenate([hashes.hash_pixels(grey32, 8, mirrored=m) for m in both])
-            ),
-            hashes.packed(
-                np.concatenate([hashes.hash_pixels(grey64, 16, mirrored=m) for m in both])
-            ),
+        "recall": {r["attack"]: {c: r[c] for c in counts} for r in recalled.to_pylist()},
+        "false_flags": [
+            {"against": r["against"], "tried": r["tried"], "flagged": r["caught"]}
+            | {"upper_95": r["high_95"]}
+            for r in flagged.to_pylist()
         ],
-        schema=schemas.COCO_HASH_INDEX,
-    )
-
-
-def _image_files(images: str) -> list[tuple[str, str]]:
-    """(path below the folder, URL) of every image, sorted by path."""
-    fs, root = storage.filesystem(images)
-    if not fs.isdir(root):
-        return []
-    found = sorted(p for p in fs.find(root) if p.lower().endswith(_SUFFIXES))
-    return [(path[len(root) :].lstrip("/"), fs.unstrip_protocol(path)) for path in found]
-
-
-def _load(url: str) -> Image.Image | None:
-    limits = CurateConfig()
-    try:
-        return decode(storage.read_bytes(url), formats=limits.formats, max_pixels=limits.max_pixels)
-    except DecodeError as error:
-        log.warning("reference %s: %s", url, error)
-        return None
-
-
-def _contrast(image: Image.Image) -> float:
-    return float(hashes.contrast(hashes.grey_pixels([image], 8))[0])
-
-
-def _schema(config: DedupeConfig, fingerprint: str) -> pa.Schema:
-    provenance = {
-        "config_hash": fingerprint,
-        "code_version": CODE_VERSION,
-        "hash_algorithm": f"imagehash.phash, imagehash {imagehash.__version__}",
-        "pillow": PIL.__version__,
-        "crops": ",".join(map(str, config.crops)),
     }
+
+
+def _recipe(config: DedupeConfig) -> str:
+    """Hash of all that the hashes of an image depend on beside its bytes."""
+    return ledger.fingerprint(CODE_VERSION, _provenance(config), [])
+
+
+def _provenance(config: DedupeConfig) -> dict[str, str]:
+    crops, cuts = (",".join(map(str, each)) for each in (config.crops, config.cuts))
+    return {
+        "crops": crops,
+        "cuts": cuts,
+        "min_contrast": str(config.min_contrast),
+        **hashes.provenance(),
+    }
+
+
+def _schema(config: DedupeConfig) -> pa.Schema:
+    provenance = {"config_hash": _recipe(config), "code_version": CODE_VERSION}
     schema = schemas.COCO_HASH_INDEX
-    return schema.with_metadata(dict(schema.metadata or {}) | provenance)
+    return schema.with_metadata(dict(schema.metadata or {}) | provenance | _provenance(config))
+
+
+if __name__ == "__main__":
+    from pipelines.dedupe import reference_cli
+
+    reference_cli.main()

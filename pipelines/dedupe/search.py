@@ -1,10 +1,11 @@
-"""Exact search for reference copies: candidates from a faiss binary index, then 256 bits."""
+"""Exact search for reference copies: candidates by 64-bit hash, confirmed by 256 bits."""
 
 import functools
 import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +13,11 @@ import pyarrow as pa
 from pipelines import ledger, parquet, storage
 from pipelines.dedupe.config import DedupeConfig
 from pipelines.dedupe.hashes import distances, unpacked
+from pipelines.dedupe.multi_index import MultiIndex
 from pipelines.layout import join
 
 HASHES_FILE = "hashes.parquet"
-INDEX_FILE = "index.faiss"
+_LOADING = threading.Lock()
 
 
 class Match(NamedTuple):
@@ -60,27 +62,53 @@ class HashTable:
     """Every hash variant of every reference.
 
     Attributes:
-        references: name of the reference of each of V variants.
-        variants: name of each variant.
+        names: of the references, each once.
+        references: place in `names` of each of V variants, int32 [V].
+        variants: name of each variant, V of them.
         phash64: uint8 [V, 8].
         phash256: uint8 [V, 32].
     """
 
-    references: Sequence[str]
-    variants: Sequence[str]
+    names: Sequence[str]
+    references: np.ndarray
+    variants: pa.DictionaryArray
     phash64: np.ndarray
     phash256: np.ndarray
 
+    @classmethod
+    def of(cls, rows: pa.Table) -> "HashTable":
+        """Take rows of `coco_hash_index`."""
+        references = rows.column("reference").combine_chunks().dictionary_encode()
+        return cls(
+            references.dictionary.to_pylist(),
+            references.indices.to_numpy(zero_copy_only=False),
+            rows.column("variant").combine_chunks().dictionary_encode(),
+            unpacked(rows.column("phash64")),
+            unpacked(rows.column("phash256")),
+        )
+
+    def match(self, row: int, distance: int) -> Match:
+        """The match of one row at a distance."""
+        return Match(
+            self.names[self.references[row]], self.variants[int(row)].as_py(), int(distance)
+        )
+
 
 class ReferenceIndex:
-    """The hash table with a faiss index over its 64-bit hashes."""
+    """The hash table with an index over its 64-bit hashes."""
 
-    def __init__(self, table: HashTable, config: DedupeConfig, faiss_index: Any):
-        self._table = table
+    def __init__(self, table: HashTable, config: DedupeConfig):
+        self.table = table
         self._config = config
-        self._faiss = faiss_index
+        self._index = MultiIndex(table.phash64)
 
-    def match(self, queries: Queries, ignore: Sequence[str] | None = None) -> list[Match | None]:
+    def match(
+        self,
+        queries: Queries,
+        *,
+        only: Sequence[str] | None = None,
+        ignore: Sequence[str] | None = None,
+    ) -> list[Match | None]:
         """The reference that each picture copies, if any.
 
         Ties go to the first variant in the table's order. Pictures of too little contrast are
@@ -88,78 +116,61 @@ class ReferenceIndex:
 
         Args:
             queries: hashes of N pictures.
+            only: for each picture, the one reference that it may match.
             ignore: for each picture, the one reference that it may not match.
         """
         count = len(queries.contrast)
         decided = queries.contrast >= self._config.min_contrast
+        bordered = (queries.phash64 != queries.phash64_trimmed).any(axis=1)
+        bordered |= (queries.phash256 != queries.phash256_trimmed).any(axis=1)
         found = [
-            self._within(queries.phash64, queries.phash256),
-            self._within(queries.phash64_trimmed, queries.phash256_trimmed),
+            self._within(queries.phash64, queries.phash256, np.flatnonzero(decided)),
+            self._within(
+                queries.phash64_trimmed,
+                queries.phash256_trimmed,
+                np.flatnonzero(decided & bordered),
+            ),
         ]
         rows, places, distance = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        keep = decided[rows]
-        if ignore is not None:
-            names = np.asarray(self._table.references, dtype=object)
-            keep &= names[places] != np.asarray(ignore, dtype=object)[rows]
-        rows, places, distance = rows[keep], places[keep], distance[keep]
+        if only is not None or ignore is not None:
+            own = self._own(only or ignore or ())[rows] == self.table.references[places]
+            keep = own if only is not None else ~own
+            rows, places, distance = rows[keep], places[keep], distance[keep]
         order = np.lexsort((places, distance, rows))
         _, first = np.unique(rows[order], return_index=True)
         matches: list[Match | None] = [None] * count
         for best in order[first]:
-            place = int(places[best])
-            name, variant = self._table.references[place], self._table.variants[place]
-            matches[int(rows[best])] = Match(name, variant, int(distance[best]))
+            matches[int(rows[best])] = self.table.match(places[best], distance[best])
         return matches
 
+    def _own(self, names: Sequence[str]) -> np.ndarray:
+        """Place of each name in the table's, -1 for others, int64."""
+        place_of = {name: place for place, name in enumerate(self.table.names)}
+        return np.array([place_of.get(name, -1) for name in names], np.int64)
+
     def _within(
-        self, phash64: np.ndarray, phash256: np.ndarray
+        self, phash64: np.ndarray, phash256: np.ndarray, asked: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(query, place in the table, 256-bit distance) of every confirmed candidate."""
-        if not len(phash64) or not len(self._table.references):
-            return (np.empty(0, np.int64),) * 3
-        # faiss finds distances strictly less than what it is given.
-        limits, _, places = self._faiss.range_search(
-            np.ascontiguousarray(phash64), self._config.radius + 1
-        )
-        rows = np.repeat(np.arange(len(phash64)), np.diff(limits.astype(np.int64)))
-        distance = distances(phash256[rows], self._table.phash256[places])
+        queries, places = self._index.within(phash64[asked], self._config.radius)
+        rows = asked[queries]
+        distance = distances(phash256[rows], self.table.phash256[places])
         near = distance <= self._config.confirm
         return rows[near], places[near], distance[near]
 
 
-def build_faiss(phash64: np.ndarray) -> Any:
-    """An exact faiss index over uint8 [V, 8]."""
-    import faiss
-
-    index = faiss.IndexBinaryFlat(64)
-    index.add(np.ascontiguousarray(phash64))
-    return index
-
-
-def write_faiss(url: str, index: Any) -> str:
-    """Write a faiss index atomically; returns its SHA-256 in hex."""
-    import faiss
-
-    data = faiss.serialize_index_binary(index).tobytes()
-    storage.write_bytes(url, data)
-    return hashlib.sha256(data).hexdigest()
-
-
 def read_table(directory: str) -> HashTable:
     """The hash table of a finished index directory."""
-    batches = list(parquet.read_batches(join(directory, HASHES_FILE), rows=65536))
-    rows = pa.Table.from_batches(batches, parquet.read_schema(join(directory, HASHES_FILE)))
-    return HashTable(
-        rows.column("reference").to_pylist(),
-        rows.column("variant").to_pylist(),
-        unpacked(rows.column("phash64")),
-        unpacked(rows.column("phash256")),
-    )
+    url = join(directory, HASHES_FILE)
+    batches = parquet.read_batches(url, rows=65536)
+    return HashTable.of(pa.Table.from_batches(batches, parquet.read_schema(url)))
 
 
-@functools.lru_cache(maxsize=1)
 def load_index(directory: str, content: str, config: DedupeConfig) -> ReferenceIndex:
     """Load a finished index, once per process and content.
+
+    The search structure is built from the table of hashes, which takes about a second a million
+    rows, so that no file of a foreign format is ever deserialised.
 
     Args:
         directory: of the dataset `coco_hash_index`.
@@ -167,24 +178,20 @@ def load_index(directory: str, content: str, config: DedupeConfig) -> ReferenceI
         config: the radii of the search.
 
     Raises:
-        ValueError: if the files are not the ones that the marker vouches for.
+        ValueError: if the table is not the one that the marker vouches for.
     """
-    import faiss
+    with _LOADING:
+        return _load_index(directory, content, config)
 
+
+@functools.lru_cache(maxsize=1)
+def _load_index(directory: str, content: str, config: DedupeConfig) -> ReferenceIndex:
     finished = ledger.require_success(directory)
-    files: dict[str, str] = finished.details["files"]
-    data = storage.read_bytes(join(directory, INDEX_FILE))
-    table = storage.read_bytes(join(directory, HASHES_FILE))
-    found = {
-        HASHES_FILE: hashlib.sha256(table).hexdigest(),
-        INDEX_FILE: hashlib.sha256(data).hexdigest(),
-    }
-    if found != files or finished.content != content:
+    expected = finished.details["files"][HASHES_FILE]
+    found = hashlib.sha256(storage.read_bytes(join(directory, HASHES_FILE))).hexdigest()
+    if found != expected or finished.content != content:
         raise ValueError(
-            f"the files in {directory} are not those that were built (their SHA-256 differ); "
-            "delete the directory and build the index again"
+            f"{join(directory, HASHES_FILE)} is not what was built (its SHA-256 differs); delete "
+            "the directory and build the index again"
         )
-    # Workers share the cores already; faiss must not start threads of its own.
-    faiss.omp_set_num_threads(1)
-    index = faiss.deserialize_index_binary(np.frombuffer(data, np.uint8))
-    return ReferenceIndex(read_table(directory), config, index)
+    return ReferenceIndex(read_table(directory), config)

@@ -1,9 +1,10 @@
-"""Decontamination of one batch: reference copies, then repeats of the same image bytes."""
+"""Decontamination of one batch: reference copies, then repeats of pictures seen before."""
 
+import dataclasses
 import functools
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -13,18 +14,17 @@ from PIL import Image
 
 from pipelines import ledger, parquet, schemas, storage
 from pipelines.curate.decode import exhibit
-from pipelines.dedupe import reference_index
-from pipelines.dedupe.config import DedupeConfig
-from pipelines.dedupe.repeats import find_repeats, read_repeats
+from pipelines.dedupe import hashes, overlap, reference_index, repeats
+from pipelines.dedupe.config import DedupeConfig, Mode
+from pipelines.dedupe.repeats import Repeat, find_repeats, read_repeats
 from pipelines.dedupe.search import Match, Queries, load_index
 from pipelines.layout import Layout, join
 from pipelines.ledger import Finished
 from pipelines.runners import Engine
 from pipelines.shards import Processed, ShardStage, rejected
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 DATASET = "deduped_pairs"
-_REPEATS = "_repeats/repeats.parquet"
 _BATCH_ROWS = 1024
 _ROW_GROUP_ROWS = 512
 
@@ -34,76 +34,124 @@ class Reason(StrEnum):
 
     REFERENCE_COPY = "reference_copy"
     REPEAT = "repeat"
+    NEAR_REPEAT = "near_repeat"
 
 
-def dedupe_pairs(batch: str, layout: Layout, config: DedupeConfig, engine: Engine) -> Finished:
-    """Write `deduped_pairs` of one batch: curated pairs without reference copies and repeats.
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Directories of one deduplication.
 
-    A reference copy is dropped (`match_of` reads the reject's detail), or kept with `dup_of` in
-    mode `flag`; repeats are dropped in both modes.
+    Attributes:
+        curated: finished `curated_pairs` of a batch.
+        index: finished `coco_hash_index`.
+        output: where `deduped_pairs` go.
+        rejects: where the dropped rows go.
+        earlier: deduped pairs of earlier batches, the earliest first; unfinished ones do not count.
+    """
+
+    curated: str
+    index: str
+    output: str
+    rejects: str
+    earlier: tuple[str, ...] = ()
+
+
+def dedupe_pairs(
+    batch: str,
+    layout: Layout,
+    config: DedupeConfig,
+    engine: Engine,
+    earlier: Sequence[str] = (),
+) -> Finished:
+    """`write_deduped` of one crawl batch below the data root.
 
     Args:
         batch: name of the crawl batch.
         layout: where `curated_pairs` and `coco_hash_index` are and `deduped_pairs` goes.
         config: the mode and the recipe.
         engine: the Beam engine.
+        earlier: names of the batches before it, the earliest first.
+    """
+    places = Places(
+        curated=layout.dataset("curated_pairs", batch),
+        index=layout.dataset(reference_index.DATASET),
+        output=layout.dataset(DATASET, batch),
+        rejects=layout.rejects(schemas.Stage.DEDUPE, batch),
+        earlier=tuple(layout.dataset(DATASET, name) for name in earlier),
+    )
+    return write_deduped(places, config, engine)
+
+
+def write_deduped(places: Places, config: DedupeConfig, engine: Engine) -> Finished:
+    """Write `deduped_pairs`: curated pairs without reference copies and repeats.
+
+    A reference copy is dropped (`match_of` reads the reject's detail), or kept with `dup_of` in
+    the modes `flag` and `report`; repeats are dropped in all modes. `overlap.FILE` in the output
+    lists the references that were met.
 
     Returns:
-        The marker; its details count `undecided`: kept pairs of too little contrast to decide.
+        The marker; its details count `no_decision` (kept pairs of too little contrast to decide),
+        `overlapping_references` and the `earlier` batches that were searched for repeats.
 
     Raises:
-        FileNotFoundError: if the curated batch or the index is not finished.
+        FileNotFoundError: if the curated pairs or the index are not finished.
         ValueError: if the index was built with other crops.
     """
-    source = layout.dataset("curated_pairs", batch)
-    curated = ledger.require_success(source)
-    index = layout.dataset(reference_index.DATASET)
-    built = ledger.require_success(index)
-    if built.details["crops"] != list(config.crops):
+    curated = ledger.require_success(places.curated)
+    built = ledger.require_success(places.index)
+    parts = [list(config.crops), list(config.cuts)]
+    if [built.details["crops"], built.details.get("cuts")] != parts:
         raise ValueError(
-            f"{index} was built with the crops {built.details['crops']}, not {list(config.crops)}; "
-            "build the index again with this configuration"
+            f"{places.index} was built with the crops {built.details['crops']} and the cuts "
+            f"{built.details.get('cuts')}, not {parts[0]} and {parts[1]}; build the index again "
+            "with this configuration"
         )
-    output = layout.dataset(DATASET, batch)
-    repeats = join(output, _REPEATS)
-    fingerprint = ledger.fingerprint(CODE_VERSION, config, [curated.content, built.content])
-    shards = storage.list_files(source, ".parquet")
+    before = {d: done for d in places.earlier if (done := ledger.read_success(d)) is not None}
+    contents = [curated.content, built.content, *(done.content for done in before.values())]
+    fingerprint = ledger.fingerprint(CODE_VERSION, config, contents)
+    output = places.output
+    shards = storage.list_files(places.curated, ".parquet")
+    work = join(output, repeats.DIRECTORY, "work", fingerprint)
     done = ledger.read_success(output)
     if done is None or done.fingerprint != fingerprint:
-        find_repeats(shards, repeats, engine)
+        find_repeats(shards, tuple(before), work, config, engine)
     stage = ShardStage(
         dataset=DATASET,
         schema=_schema(config, built),
-        processor=functools.partial(Deduper, index, built.content, repeats, config),
+        processor=functools.partial(Deduper, places.index, built.content, work, config),
         output=output,
-        rejects=layout.rejects(schemas.Stage.DEDUPE, batch),
+        rejects=places.rejects,
         fingerprint=fingerprint,
         batch_rows=_BATCH_ROWS,
         writer_options=(("row_group_rows", _ROW_GROUP_ROWS),),
-        summarise=functools.partial(_undecided, config=config),
+        summarise=functools.partial(_summary, places=places, work=work, config=config),
     )
-    return stage.run(shards, engine, index=built.content, mode=config.mode)
+    finished = stage.run(
+        shards, engine, index=built.content, mode=str(config.mode), earlier=len(before)
+    )
+    storage.remove(join(output, repeats.DIRECTORY, "work"), recursive=True)
+    return finished
 
 
 class Deduper:
     """Processor of curated pairs; the index is shared by all workers of a process."""
 
-    def __init__(self, index: str, content: str, repeats: str, config: DedupeConfig):
+    def __init__(self, index: str, content: str, work: str, config: DedupeConfig):
         self._index = load_index(index, content, config)
-        self._repeats = read_repeats(repeats)
+        self._repeats = read_repeats(join(work, repeats.FILE))
         self._config = config
 
     def __call__(self, batch: pa.RecordBatch) -> Processed:
         """Keep a pair, or drop it as a reference copy or as a repeat, asked in this order."""
         matches = self._index.match(Queries.of(batch))
         uids = batch.column("uid").to_pylist()
-        drop = self._config.mode == "drop"
+        drop = self._config.mode == Mode.DROP
         reasons: dict[int, tuple[str, str]] = {}
         for row, (uid, match) in enumerate(zip(uids, matches, strict=True)):
             if match is not None and drop:
                 reasons[row] = (Reason.REFERENCE_COPY, json.dumps(match._asdict()))
             elif uid in self._repeats:
-                reasons[row] = (Reason.REPEAT, self._repeats[uid].hex())
+                reasons[row] = _repeated(self._repeats[uid])
         rows = np.array([row for row in range(len(uids)) if row not in reasons], np.int64)
         return Processed(_kept(batch, rows, matches), _rejects(batch, reasons))
 
@@ -111,6 +159,18 @@ class Deduper:
 def match_of(detail: str) -> Match:
     """The reference, variant and distance in the detail of a reject `reference_copy`."""
     return Match(**json.loads(detail))
+
+
+def repeat_of(detail: str) -> Repeat:
+    """What is kept instead of a reject `repeat` or `near_repeat`, from its detail."""
+    found = json.loads(detail)
+    return Repeat(bytes.fromhex(found["kept_uid"]), found["distance"], found["earlier"])
+
+
+def _repeated(repeat: Repeat) -> tuple[str, str]:
+    same = repeat.distance == repeats.SAME_FILE
+    detail = json.dumps(repeat._asdict() | {"kept_uid": repeat.kept_uid.hex()})
+    return Reason.REPEAT if same else Reason.NEAR_REPEAT, detail
 
 
 def _kept(batch: pa.RecordBatch, rows: np.ndarray, matches: list[Match | None]) -> pa.RecordBatch:
@@ -132,21 +192,28 @@ def _rejects(batch: pa.RecordBatch, reasons: dict[int, tuple[str, str]]) -> pa.R
     return rejected(dropped, schemas.Stage.DEDUPE, words, details, pictures)
 
 
-def _undecided(parts: list[str], config: DedupeConfig) -> Mapping[str, Any]:
-    """Kept pairs whose contrast is too low to be compared."""
+def _summary(
+    parts: list[str], places: Places, work: str, config: DedupeConfig
+) -> Mapping[str, Any]:
+    """Write what later batches and evaluations need, and count what was not decided."""
+    repeats.write_kept(work, parts, places.output)
+    rejects = storage.list_files(places.rejects, ".parquet")
+    met = overlap.write_overlap(places.output, parts, rejects, Reason.REFERENCE_COPY)
     count = 0
     for part in parts:
         for batch in parquet.read_batches(part, columns=["contrast"]):
             contrast = batch.column("contrast").to_numpy(zero_copy_only=False)
             count += int((contrast < config.min_contrast).sum())
-    return {"undecided": count}
+    return {"no_decision": count, "overlapping_references": met}
 
 
 def _schema(config: DedupeConfig, index: Finished) -> pa.Schema:
     provenance = {
+        "config": json.dumps(dataclasses.asdict(config), sort_keys=True),
         "config_hash": ledger.fingerprint(CODE_VERSION, config, []),
         "code_version": CODE_VERSION,
         "index_content": index.content,
+        **hashes.provenance(),
     }
     schema = schemas.DEDUPED_PAIRS
     return schema.with_metadata(dict(schema.metadata or {}) | provenance)

@@ -1,4 +1,7 @@
-"""A second look at `deduped_pairs` that shares no code with the search that made it."""
+"""A second look at `deduped_pairs` that shares no code with the search that made it.
+
+faiss compares each pair with every row of the index, one after the other.
+"""
 
 from typing import NamedTuple
 
@@ -8,8 +11,7 @@ import pyarrow as pa
 from pipelines import ledger, parquet, storage
 from pipelines.dedupe import reference_index
 from pipelines.dedupe.config import DedupeConfig
-from pipelines.dedupe.hashes import distances
-from pipelines.dedupe.search import Match, Queries, read_table
+from pipelines.dedupe.search import HashTable, Match, Queries, read_table
 from pipelines.layout import Layout
 
 _COLUMNS = ["uid", *Queries._fields, "dup_of"]
@@ -25,47 +27,68 @@ class Remaining(NamedTuple):
 def verify_no_reference_copies(
     layout: Layout, batch: str, config: DedupeConfig, sample: int
 ) -> list[Remaining]:
+    """`remaining_copies` of a crawl batch below the data root."""
+    directory = layout.dataset("deduped_pairs", batch)
+    return remaining_copies(directory, layout.dataset(reference_index.DATASET), config, sample)
+
+
+def remaining_copies(
+    deduped: str, index: str, config: DedupeConfig, sample: int
+) -> list[Remaining]:
     """Compare a sample of the kept pairs with every variant of every reference, one by one.
 
-    Pairs that mode `flag` has flagged are known copies and pass.
+    Pairs that the modes `flag` and `report` have flagged are known copies and pass.
 
     Args:
-        layout: where `deduped_pairs` and `coco_hash_index` are.
-        batch: name of the crawl batch.
+        deduped: directory of the pairs.
+        index: directory of the reference index.
         config: the recipe that the batch was made with.
         sample: how many pairs to look at; those with the smallest uid, which is a hash.
 
     Returns:
         The copies that remain; empty if the batch is clean.
     """
-    source = layout.dataset("deduped_pairs", batch)
-    ledger.require_success(source)
-    references = layout.dataset(reference_index.DATASET)
-    ledger.require_success(references)
-    table = read_table(references)
-    rows = _smallest_uids(storage.list_files(source, ".parquet"), sample)
+    ledger.require_success(deduped)
+    ledger.require_success(index)
+    rows = _smallest_uids(storage.list_files(deduped, ".parquet"), sample)
     if rows is None:
         return []
     queries = Queries.of(rows)
-    known = rows.column("dup_of").is_valid().to_pylist()
-    remaining = []
-    for row, uid in enumerate(rows.column("uid").to_pylist()):
-        if known[row] or queries.contrast[row] < config.min_contrast:
-            continue
-        for short, long in (
-            (queries.phash64[row], queries.phash256[row]),
-            (queries.phash64_trimmed[row], queries.phash256_trimmed[row]),
-        ):
-            far = distances(long, table.phash256)
-            copies = np.flatnonzero(
-                (distances(short, table.phash64) <= config.radius) & (far <= config.confirm)
-            )
-            if len(copies):
-                place = int(copies[far[copies].argmin()])
-                match = Match(table.references[place], table.variants[place], int(far[place]))
-                remaining.append(Remaining(uid.hex(), match))
-                break
-    return remaining
+    known = rows.column("dup_of").is_valid().to_numpy()
+    asked = np.flatnonzero(~known & (queries.contrast >= config.min_contrast))
+    table = read_table(index)
+    near: dict[int, tuple[int, int]] = {}
+    for short, long in (
+        (queries.phash64, queries.phash256),
+        (queries.phash64_trimmed, queries.phash256_trimmed),
+    ):
+        for row, copy in _exhaustive(short[asked], long[asked], table, config):
+            near[int(asked[row])] = min(near.get(int(asked[row]), copy), copy)
+    uids = rows.column("uid").to_pylist()
+    return [
+        Remaining(uids[row].hex(), table.match(place, distance))
+        for row, (distance, place) in sorted(near.items())
+    ]
+
+
+def _exhaustive(
+    phash64: np.ndarray, phash256: np.ndarray, table: HashTable, config: DedupeConfig
+) -> list[tuple[int, tuple[int, int]]]:
+    """(query, (256-bit distance, place in the table)) of every copy, by faiss's brute force."""
+    import faiss
+
+    if not len(phash64) or not len(table.phash64):
+        return []
+    # Workers share the cores already; faiss must not start threads of its own.
+    faiss.omp_set_num_threads(1)
+    index = faiss.IndexBinaryFlat(64)
+    index.add(np.ascontiguousarray(table.phash64))
+    # faiss finds distances strictly less than what it is given.
+    limits, _, places = index.range_search(np.ascontiguousarray(phash64), config.radius + 1)
+    rows = np.arange(len(phash64)).repeat((limits[1:] - limits[:-1]).astype(np.int64))
+    apart = np.unpackbits(phash256[rows] ^ table.phash256[places], axis=1).sum(axis=1)
+    hits = np.flatnonzero(apart <= config.confirm)
+    return [(int(rows[hit]), (int(apart[hit]), int(places[hit]))) for hit in hits]
 
 
 def _smallest_uids(shards: list[str], sample: int) -> pa.Table | None:

@@ -27,9 +27,9 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def row(outcome: Outcome = Outcome.OK, **changes) -> dict:
-    image = b"bytes" if outcome is Outcome.OK else None
-    response = Response("u", outcome, status=200, mime="image/png", ended_at=NOW)
-    return recorded_row(response, image, 0) | changes
+    body = b"bytes" if outcome is Outcome.OK else None
+    response = Response("u", outcome, status=200, mime="image/png", body=body, ended_at=NOW)
+    return recorded_row(response, 0) | changes
 
 
 @pytest.fixture
@@ -174,9 +174,9 @@ def test_a_host_that_never_answers_is_counted_as_asked():
     response = Response(
         "u", Outcome.ROBOTS_UNREACHABLE, opt_out=signal_, attempts=0, ended_at=NOW
     )  # fmt: skip
-    assert recorded_row(response, None, 2)["attempts"] == 3
+    assert recorded_row(response, 2)["attempts"] == 3
     ours = Response("u", Outcome.THROTTLED, attempts=0, ended_at=NOW)
-    assert recorded_row(ours, None, 2)["attempts"] == 2
+    assert recorded_row(ours, 2)["attempts"] == 2
 
 
 def test_a_domain_is_spread_over_the_whole_part():

@@ -1,35 +1,31 @@
 import threading
-from datetime import UTC, datetime
 
 import pytest
 
 from pipelines.crawl import img2dataset_shard
-from pipelines.crawl.http_fetch import Response
-from pipelines.crawl.img2dataset_shard import SEAM, fetch_shard, load_downloader
+from pipelines.crawl.img2dataset_shard import SEAM, Fetched, fetch_shard, load_downloader
 from pipelines.crawl.outcomes import Outcome
 
 
-def respond(url: str) -> Response:
+def respond(url: str) -> Fetched:
     if url.endswith("bad"):
-        return Response(url, Outcome.TIMEOUT, "slow", ended_at=datetime.now(UTC))
-    return Response(url, Outcome.OK, status=200, body=b"raw " + url.encode())
+        return Fetched(Outcome.TIMEOUT, None, {"url": url})
+    return Fetched(Outcome.OK, b"raw " + url.encode(), {"url": url})
 
 
-def test_every_response_arrives_once_with_its_bytes(tmp_path):
+def test_every_result_arrives_once_with_its_bytes(tmp_path):
     urls = [f"http://h/{i}{'bad' if i % 7 == 0 else ''}" for i in range(250)]
-    arrived: dict[str, tuple[Response, bytes | None]] = {}
+    arrived: dict[str, Fetched] = {}
     threads = set()
 
-    def record(url: str, response: Response, image: bytes | None, _waiting: int) -> None:
+    def record(url: str, result: Fetched, waiting: int) -> None:
         assert url not in arrived
-        arrived[url] = response, image
+        assert waiting <= 16
+        arrived[url] = result
         threads.add(threading.get_ident())
 
     counted = fetch_shard(load_downloader(), urls, respond, record, 8, str(tmp_path))
-    assert set(arrived) == set(urls)
-    for url, (response, image) in arrived.items():
-        assert response.url == url
-        assert image == (None if url.endswith("bad") else b"raw " + url.encode())
+    assert arrived == {url: respond(url) for url in urls}
     assert threads == {threading.get_ident()}
     assert counted.outcomes == {"timeout": 36, "ok": 214}
     assert 0 < counted.ended - counted.started < 60
@@ -38,11 +34,11 @@ def test_every_response_arrives_once_with_its_bytes(tmp_path):
 def test_a_record_that_fails_ends_the_shard(tmp_path):
     asked: list[str] = []
 
-    def fetch(url: str) -> Response:
+    def fetch(url: str) -> Fetched:
         asked.append(url)
         return respond(url)
 
-    def record(url: str, response: Response, image: bytes | None, _waiting: int) -> None:
+    def record(url: str, result: Fetched, waiting: int) -> None:
         raise OSError("the disk is full")
 
     urls = [f"http://h/{i}" for i in range(500)]
@@ -73,7 +69,7 @@ def test_another_version_is_refused(monkeypatch):
 
 
 def test_a_fetch_that_fails_is_not_lost_without_a_word(tmp_path):
-    def broken(url: str) -> Response:
+    def broken(url: str) -> Fetched:
         raise OSError("a bug in the fetch")
 
     # More URLs than the worker's pool takes at once: it must not wait for ever.

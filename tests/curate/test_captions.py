@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.curate.captions import caption_reasons, word_count
-from pipelines.curate.config import CurateConfig
+from pipelines.curate.config import SHARMA_RULES, CurateConfig
 from pipelines.curate.language import Detected, load_detector, wrong_language
 from pipelines.curate.reasons import Reason
 
@@ -27,6 +27,11 @@ def reason(caption: str, config: CurateConfig = CONFIG) -> str | None:
         "A dog on a beach, photographed on 3 May 2019",
         "sunset over the harbour of Oslo in 1998",
         "three of four players in image 12 of 40",
+        "two dogs running on a beach (3/12)",
+        "photo by the sea at night",
+        "a view of the 2nd street in Boston",
+        "the may flower sails 10 miles",
+        "the Boeing 747 at the airport",
         "犬が浜辺を走っている",
     ],
 )
@@ -80,6 +85,26 @@ def test_repetition(caption: str) -> None:
         "all rights reserved 2019",
         "no image available yet",
         "P1010001.JPG",
+        "12.05.2019 10:30",
+        "2019-05-12T10:30:11Z",
+        "Fri, 12 May 2019 10:00:00 GMT",
+        "5/12/19 at 10:30 PM",
+        "May 12th '19",
+        "20190512_103011",
+        "Oslo, 12-May-2019",
+        "2019年5月12日",
+        "Screenshot 2019-05-12 at 10.30.11",
+        "1920x1080 wallpaper",
+        "3 of 12 photos",
+        "my cat (3/12)",
+        "Photo by Jane Doe via Getty Images",
+        "Copyright 2019 John Smith",
+        "royalty free stock photography of cat",
+        "embedded image permalink",
+        "untitled 3",
+        "image may be subject to copyright",
+        "view larger image",
+        "d41d8cd98f00b204e9800998ecf8427e dog",
     ],
 )
 def test_boilerplate(caption: str) -> None:
@@ -116,3 +141,44 @@ def test_the_language_and_its_score_decide() -> None:
 def test_an_unknown_detector_is_refused() -> None:
     with pytest.raises(ValueError, match="choose one of"):
         load_detector("other")
+
+
+SHARMA = {
+    "noun": ("this is on it", "this is on a table", Reason.CAPTION_NO_NOUN),
+    "determiner": ("Dog on grass at night", "A dog on grass", Reason.CAPTION_NO_DETERMINER),
+    "preposition": ("The dog is asleep", "The dog under tables", Reason.CAPTION_NO_PREPOSITION),
+    "noun_ratio": (
+        "Dog grass sun beach holiday wallpaper",
+        "A dog on the grass in the sun",
+        Reason.CAPTION_MANY_NOUNS,
+    ),
+    "first_capital": ("a dog on the grass", "“A dog on the grass”", Reason.CAPTION_NOT_CAPITALISED),
+    "capital_ratio": (
+        "The Best Dog Of The Year",
+        "The dog of the year in New York",
+        Reason.CAPTION_MANY_CAPITALS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHARMA_RULES)
+def test_rules_of_sharma_et_al_are_off_until_they_are_asked_for(name: str) -> None:
+    bad, good, word = SHARMA[name]
+    only = CurateConfig(sharma_rules=(name,))
+    found = caption_reasons(pa.array([bad, good]), only).to_pylist()
+    assert found == [word, None]
+    assert caption_reasons(pa.array([bad, good]), CONFIG).to_pylist() == [None, None]
+
+
+def test_all_rules_together_keep_a_sentence() -> None:
+    config = CurateConfig(sharma_rules=SHARMA_RULES)
+    sentence = "A brown dog is running along the beach in the morning"
+    assert caption_reasons(pa.array([sentence]), config).to_pylist() == [None]
+    assert caption_reasons(pa.array([], pa.string()), config).to_pylist() == []
+
+
+def test_a_row_s_reason_does_not_depend_on_its_neighbours() -> None:
+    captions = ["a dog runs home", "sale sale sale", "photo 12", "x", "12.05.2019 10:30"] * 40
+    together = caption_reasons(pa.array(captions), CONFIG).to_pylist()
+    alone = [caption_reasons(pa.array([c]), CONFIG).to_pylist()[0] for c in captions[:5]] * 40
+    assert together == alone

@@ -1,3 +1,6 @@
+import time
+from collections.abc import Callable
+
 import imagehash
 import numpy as np
 import pyarrow as pa
@@ -6,7 +9,7 @@ from fetched_corpus import artwork, on_white
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageCms
 
 from pipelines.dedupe import hashes
 
@@ -37,15 +40,116 @@ def assert_identical(images: list[Image.Image]) -> None:
         assert not len(wrong), f"{len(wrong)} of {len(images)} differ at hash size {size}"
 
 
-def test_hashes_of_random_pictures_of_every_mode_are_the_library_s() -> None:
+MODES = ("RGB", "L", "RGBA", "1", "P", "CMYK", "LA", "YCbCr", "HSV", "LAB", "I", "F", "I;16", "PA")
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """`image` (RGBA) in another mode, those that Pillow converts to in one step or in two."""
+    if mode in ("LA", "PA", "RGBA"):
+        return image.convert(mode)
+    if mode == "I;16":
+        return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    if mode == "LAB":
+        profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        return ImageCms.profileToProfile(image.convert("RGB"), *profiles, outputMode="LAB")
+    return image.convert("RGB").convert(mode)
+
+
+def test_hashes_of_random_pictures_of_every_mode_and_size_are_the_library_s() -> None:
     rng = np.random.default_rng(0)
     images = []
-    for index in range(300):
+    for index in range(50 * len(MODES)):
         shape = tuple(rng.integers(1, 90, 2))
         noise = rng.integers(0, 256, (*shape, 4), dtype=np.uint8)
         image = Image.fromarray(noise).resize(tuple(rng.integers(1, 150, 2)))
-        images.append(image.convert(("RGB", "L", "RGBA", "1", "P", "CMYK")[index % 6]))
+        images.append(in_mode(image, MODES[index % len(MODES)]))
+    assert {image.mode for image in images} == set(MODES)
+    found = []
+    for image in images:
+        try:
+            imagehash.phash(image)
+            found.append(image)
+        except ValueError:  # a mode that cannot be made grey: ours says the same
+            with pytest.raises(ValueError, match="conversion"):
+                hashes.phash([image])
+    assert len(found) >= 50 * (len(MODES) - 1)
+    assert_identical(found)
+
+
+def near_ties(rng: np.random.Generator, count: int) -> list[np.ndarray]:
+    """Small pictures of which many coefficients equal, or nearly equal, the median."""
+    pictures: list[np.ndarray] = []
+    flat = np.full((64, 64), 128, np.uint8)
+    for index in range(count):
+        picture = np.full((64, 64), rng.integers(0, 256), np.uint8)
+        kind = index % 6
+        if kind == 0:  # one pixel differs, by one level
+            picture = flat.copy()
+            picture[tuple(rng.integers(0, 64, 2))] += rng.integers(1, 3)
+        elif kind == 1:  # symmetric left to right, or in both directions
+            half = rng.integers(0, 256, (64, 32), dtype=np.uint8)
+            picture = np.concatenate([half, half[:, ::-1]], axis=1)
+            if index % 4 == 1:
+                picture = np.concatenate([picture[:32], picture[31::-1]], axis=0)
+        elif kind == 2:  # checkerboard, shifted, of two close levels
+            y, x = np.mgrid[0:64, 0:64]
+            step, shift = 2 ** rng.integers(0, 6), rng.integers(0, 64)
+            picture = (128 + ((x + shift) // step + y // step) % 2).astype(np.uint8)
+        elif kind == 3:  # antisymmetric about the middle level
+            half = rng.integers(0, 256, (32, 64), dtype=np.uint8)
+            picture = np.concatenate([half, 255 - half[::-1]], axis=0)
+        elif kind == 4:  # rows or columns only
+            line = rng.integers(0, 256, 64, dtype=np.uint8)
+            picture = np.broadcast_to(line, (64, 64))
+            picture = np.ascontiguousarray(picture.T if index % 4 else picture)
+        else:  # the transposed picture is itself: pairs of equal coefficients
+            noise = rng.integers(0, 128, (64, 64), dtype=np.uint8)
+            picture = noise + noise.T
+        pictures.append(picture)
+    return pictures
+
+
+def test_hashes_of_thousands_of_pictures_with_ties_are_the_library_s() -> None:
+    rng = np.random.default_rng(2)
+    large = near_ties(rng, 1200)
+    small = [picture[:32, :32].copy() for picture in near_ties(rng, 1200)]
+    assert_identical([Image.fromarray(picture) for picture in (*large, *small)])
+
+
+def test_one_changed_pixel_changes_ours_as_it_does_the_library_s() -> None:
+    rng = np.random.default_rng(3)
+    base = rng.integers(0, 256, (64, 64), dtype=np.uint8)
+    images = []
+    for _ in range(600):
+        changed = base.copy()
+        changed[tuple(rng.integers(0, 64, 2))] ^= rng.integers(1, 256)
+        images.append(Image.fromarray(changed))
     assert_identical(images)
+
+
+def test_both_hashes_at_once_are_those_of_each() -> None:
+    images = [on_white(data) for data in list(artwork().values())[::200]]
+    found = hashes.hash_both(images)
+    assert (found.phash64 == hashes.phash(images, 8)).all()
+    assert (found.phash256 == hashes.phash(images, 16)).all()
+    assert (found.contrast == hashes.contrast(hashes.grey_pixels(images, 8))).all()
+
+
+def test_the_library_s_loop_is_at_least_eight_times_slower() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 32, 32), dtype=np.uint8)
+    pictures = [Image.fromarray(p) for p in pixels]
+
+    def seconds(work: Callable[[], object]) -> float:
+        taken = []
+        for _ in range(5):
+            start = time.process_time()
+            work()
+            taken.append(time.process_time() - start)
+        return min(taken)
+
+    hashes.hash_pixels(pixels[:2], 8)
+    ours = seconds(lambda: hashes.hash_pixels(pixels, 8))
+    assert seconds(lambda: [imagehash.phash(picture) for picture in pictures]) >= 8 * ours
 
 
 def test_hashes_of_adversarial_pictures_are_the_library_s() -> None:

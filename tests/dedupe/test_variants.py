@@ -52,3 +52,18 @@ def test_a_reference_with_a_plain_margin_is_indexed_without_it_too() -> None:
     picture = on_white(artwork()["red heart"])
     parts = crops(picture, (3,))
     assert parts["trimmed"].height < picture.height
+
+
+def test_cuts_lose_one_edge_or_two_that_meet() -> None:
+    image = textured(100, 50)
+    parts = {n: p for n, p in crops(image, (), (6,)).items() if n.startswith("cut_")}
+    assert len(parts) == 8
+    assert parts["cut_6_l"].tobytes() == image.crop((6, 0, 100, 50)).tobytes()
+    assert parts["cut_6_b"].tobytes() == image.crop((0, 0, 100, 47)).tobytes()
+    assert parts["cut_6_rt"].tobytes() == image.crop((0, 3, 94, 50)).tobytes()
+
+
+def test_a_wide_border_is_trimmed_in_pieces() -> None:
+    image = textured(60, 60)
+    bordered = ImageOps.expand(image, (40, 70, 0, 33), "#abcdef")
+    assert trim_border(bordered).tobytes() == image.tobytes()

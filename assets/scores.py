@@ -1,0 +1,61 @@
+"""curate: optional scores of curated pairs, each a dataset of its own.
+
+No job selects these assets: whoever wants the column materialises them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+
+from assets.curate import curated_pairs
+from assets.lib import report
+from assets.lib.contract_checks import contract_check
+from assets.lib.home import UserError
+from assets.lib.partitions import crawl_batches, registered_batch
+from assets.lib.settings import Settings
+from pipelines.curate import score_models, scores
+
+CODE_VERSION = "1"
+_DEFINITION: dict[str, Any] = {
+    "group_name": "curate",
+    "kinds": {"beam", "onnx", "parquet"},
+    "owners": ["team:data"],
+    "partitions_def": crawl_batches,
+    "deps": [curated_pairs],
+    "code_version": CODE_VERSION,
+}
+_NSFW = scores.scores_schema("nsfw", score_models.NSFW_DOC)
+_TEXT = scores.scores_schema("text_area", score_models.TEXT_DOC)
+
+
+@dg.asset(**_DEFINITION, metadata=report.definition_metadata(_NSFW))
+def nsfw_scores(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
+    """How likely each curated picture is pornographic; needs the extra `scores`."""
+    return _scored(context, settings, score_models.nsfw_score)
+
+
+@dg.asset(**_DEFINITION, metadata=report.definition_metadata(_TEXT))
+def text_area_scores(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
+    """How much of each curated picture shows text; needs the extra `scores` and its detector."""
+    return _scored(context, settings, score_models.text_score)
+
+
+def _scored(
+    context: dg.AssetExecutionContext, settings: Settings, score: Callable[[], scores.Score]
+) -> dg.MaterializeResult:
+    try:
+        wanted = score()
+    except RuntimeError as error:
+        raise UserError(str(error)) from error
+    batch = registered_batch(context, settings)
+    finished = scores.score_pairs(batch, settings.layout, wanted, settings.engine)
+    directory = settings.layout.dataset(finished.dataset, batch)
+    return report.materialized(finished, directory, {"model": wanted.model})
+
+
+CHECKS = [
+    contract_check(nsfw_scores, lambda _settings: _NSFW, "nsfw_scores"),
+    contract_check(text_area_scores, lambda _settings: _TEXT, "text_area_scores"),
+]
+ASSETS = [nsfw_scores, text_area_scores]

@@ -1,0 +1,91 @@
+"""The command `python -m pipelines.dedupe`."""
+
+from typing import Annotated
+
+import typer
+
+from pipelines import commands
+from pipelines.dedupe import overlap
+from pipelines.dedupe.config import DedupeConfig, Mode
+from pipelines.dedupe.progress import counting
+from pipelines.dedupe.reference_cli import per_cents
+from pipelines.dedupe.transform import Places, write_deduped
+from pipelines.dedupe.verify import remaining_copies
+from pipelines.layout import join
+
+_REJECTS = "_rejects"
+_DEFAULT = DedupeConfig()
+
+
+def dedupe(
+    curated: Annotated[
+        str, typer.Argument(metavar="CURATED", help="Directory of finished curated_pairs.")
+    ],
+    index: Annotated[
+        str,
+        typer.Option(metavar="DIR", help="Index that pipelines.dedupe.reference_index built."),
+    ],
+    output: Annotated[
+        str, typer.Option(metavar="DIR", help="Directory or fsspec URL of the dataset.")
+    ],
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="What becomes of reference copies: dropped, kept with dup_of set, or kept and "
+            "their references listed in _overlap/ for the evaluation."
+        ),
+    ] = Mode.DROP,
+    earlier: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Output of an earlier batch: its pictures are repeats here. May repeat.",
+        ),
+    ] = None,
+    radius: Annotated[int, typer.Option(help="64-bit distance of candidates.")] = _DEFAULT.radius,
+    confirm: Annotated[int, typer.Option(help="256-bit distance of copies.")] = _DEFAULT.confirm,
+    crops: Annotated[str, typer.Option(help="As the index was built.")] = "3,6,10",
+    cuts: Annotated[str, typer.Option(help="As the index was built.")] = "",
+    near_repeats: Annotated[
+        bool, typer.Option(help="Drop near-identical pictures, not only equal files.")
+    ] = _DEFAULT.near_repeats,
+    verify: Annotated[
+        int, typer.Option(min=0, help="Pairs compared with every reference by brute force.")
+    ] = 1000,
+    processes: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+) -> None:
+    """Drop near-duplicates of the reference images, and repeats.
+
+    Writes deduped_pairs as Parquet into DIR, dropped rows into DIR/_rejects, and prints how many of
+    each. The same command again does nothing, or goes on where a killed one stopped.
+
+    python -m pipelines.dedupe curated --index coco --output deduped --mode report
+    """
+    config = DedupeConfig(
+        mode=mode,
+        radius=radius,
+        confirm=confirm,
+        crops=per_cents(crops),
+        cuts=per_cents(cuts),
+        near_repeats=near_repeats,
+    )
+    places = Places(curated, index, output, join(output, _REJECTS), tuple(earlier or ()))
+    with counting(join(output, "_receipts"), ".json", "finished shards"):
+        finished = write_deduped(places, config, commands.engine(processes))
+    left = remaining_copies(output, index, config, verify)
+    if left:
+        raise ValueError(
+            f"{len(left)} of {verify} pairs are still reference copies, the first is {left[0].uid} "
+            f"of {left[0].match.reference}; use none of {output} and report this as a defect"
+        )
+    print("\n".join(commands.funnel_lines(finished.funnel)))
+    figures = finished.details
+    print(f"{figures['no_decision']:,} kept pictures hold too little to decide on")
+    met = figures["overlapping_references"]
+    print(f"{met:,} reference images are overlapped with: {join(output, overlap.FILE)}")
+    print(f"{finished.rows:,} pairs in {output}")
+
+
+def main() -> None:
+    """Run the command and exit."""
+    commands.run(dedupe)
