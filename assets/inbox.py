@@ -147,7 +147,7 @@ def _written(path: str, source: str, layout: Layout) -> list[CrawlBatch]:
         OSError: if it cannot be read.
     """
     from pipelines.crawl.planning import plan_batches
-    from pipelines.crawl.recognise import source_of
+    from pipelines.crawl.sources.recognise import source_of
 
     size, _ = storage.stamp(path)
     found = source_of(path, source)

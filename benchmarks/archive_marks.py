@@ -18,8 +18,8 @@ from warcio.warcwriter import WARCWriter
 
 from benchmarks.marks import Mark
 from pipelines import identity
-from pipelines.crawl.archives import read_archive
 from pipelines.crawl.found import to_batches
+from pipelines.crawl.sources.archives import read_archive
 
 _ROUNDS = 5
 _BATCH_ROWS = 16_000

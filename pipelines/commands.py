@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -13,6 +14,7 @@ from pipelines.runners import Engine
 
 USAGE = 2
 INTERRUPTED = 130
+_LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 
 def run(program: Callable[..., None]) -> NoReturn:
@@ -33,7 +35,7 @@ def run(program: Callable[..., None]) -> NoReturn:
             print("interrupted: the same command goes on from here", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from error
 
-    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.ERROR, format=_LOG_FORMAT)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(guarded)
     app()
@@ -41,11 +43,24 @@ def run(program: Callable[..., None]) -> NoReturn:
 
 
 def engine(processes: int) -> Engine:
-    """The in-process Beam engine, or one of so many processes on this machine."""
+    """The in-process Beam engine, or one of so many processes on this machine.
+
+    Call it before anything draws on stderr: what the processes of the latter print is kept away.
+    """
     if processes == 1:
         return Engine()
+    _silence_children()
     options = ("--direct_running_mode=multi_processing", f"--direct_num_workers={processes}")
     return Engine("in-process", options)
+
+
+def _silence_children() -> None:
+    """Keep what Beam's worker processes print away; their errors come through the driver too."""
+    sys.stderr.flush()
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    logging.basicConfig(level=logging.ERROR, format=_LOG_FORMAT, force=True)
 
 
 def funnel_lines(funnel: Funnel) -> list[str]:

@@ -66,7 +66,7 @@ def recognise(
         words: paths, globs, http(s) URLs, or BASE_URL=PATH for saved pages.
         pairs_per_batch: aimed at where lists are cut.
         name: of every source; else each word's own.
-        options: of `pipelines.crawl.recognise.source_of`, said by the user.
+        options: of `pipelines.crawl.sources.recognise.source_of`, said by the user.
 
     Raises:
         UserError: if one cannot be read.
@@ -89,7 +89,7 @@ def _recognised(
     word: str, pairs_per_batch: int, name: str | None, options: dict[str, Any]
 ) -> Recognised:
     from pipelines.crawl.planning import plan_batches, source_name
-    from pipelines.crawl.recognise import source_of
+    from pipelines.crawl.sources.recognise import source_of
 
     path = word
     base, equals, directory = word.partition("=")
@@ -109,7 +109,7 @@ def _recognised(
 
 
 def _rows(part: Source) -> int:
-    from pipelines.crawl.url_lists import count_rows
+    from pipelines.crawl.sources.url_lists import count_rows
 
     if part.rows is not None:
         return part.rows[1] - part.rows[0]
@@ -117,7 +117,7 @@ def _rows(part: Source) -> int:
 
 
 def _ignored(source: Source) -> tuple[str, ...]:
-    from pipelines.crawl.url_lists import ignored_columns
+    from pipelines.crawl.sources.url_lists import ignored_columns
 
     return tuple(ignored_columns(source.paths[0], source))
 

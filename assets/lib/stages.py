@@ -55,12 +55,14 @@ def stage_configs(recipe: "Recipe", engine: Engine) -> StageConfigs:
         side = recipe.dvae.image_size
         curate = CurateConfig(min_side=32, min_bytes=200, short_side=side, encoding="png")
         publish = PublishConfig(title="Emoji tokens", licences=_DEMO_LICENCE)
+        # Two shades of a skin tone are nearly one picture, and two captions to be learnt.
+        dedupe = DedupeConfig(near_repeats=False)
     else:
         side = round(recipe.dvae.image_size * _SIDE_MARGIN)
-        curate, publish = CurateConfig(short_side=side), PublishConfig()
+        curate, publish, dedupe = CurateConfig(short_side=side), PublishConfig(), DedupeConfig()
     return StageConfigs(
         curate=curate,
-        dedupe=DedupeConfig(),
+        dedupe=dedupe,
         bpe=BpeConfig(vocabulary=recipe.text.vocabulary, max_length=recipe.text.length),
         encode=EncodeConfig(),
         publish=publish,

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import ledger, schemas, storage
-from pipelines.crawl import archives, pages, seen, url_lists
+from pipelines.crawl import seen
 from pipelines.crawl.batches import (
     CrawlBatch,
     Source,
@@ -28,10 +28,11 @@ from pipelines.crawl.batches import (
     read_batch,
 )
 from pipelines.crawl.config import CandidatesConfig
+from pipelines.crawl.consent.takedown import read_takedown
 from pipelines.crawl.found import FOUND, FoundRow, Problem, to_batches
-from pipelines.crawl.http_fetch import HttpClient
+from pipelines.crawl.http.client import HttpClient
 from pipelines.crawl.sorted_runs import read_bucket, sort_by_hash
-from pipelines.crawl.takedown import read_takedown
+from pipelines.crawl.sources import archives, pages, url_lists
 from pipelines.layout import Layout, join
 from pipelines.ledger import Finished
 from pipelines.runners import Engine

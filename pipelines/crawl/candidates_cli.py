@@ -11,7 +11,7 @@ from pipelines.crawl.batches import CrawlBatch, ListFormat, Source, SourceKind, 
 from pipelines.crawl.candidates import write_candidates
 from pipelines.crawl.config import CandidatesConfig, HttpConfig
 from pipelines.crawl.planning import source_name
-from pipelines.crawl.recognise import source_of
+from pipelines.crawl.sources.recognise import source_of
 from pipelines.layout import join
 
 _WEB = ("http://", "https://")
@@ -78,6 +78,7 @@ def extract(
     python -m pipelines.crawl.candidates CC-MAIN-*.warc.gz --snapshot CC-MAIN-2026-40 --output cc
     python -m pipelines.crawl.candidates https://example.org/=saved/ --output pages
     """
+    engine = commands.engine(processes)
     logging.getLogger("pipelines").setLevel(logging.ERROR if quiet else logging.INFO)
     overrides: dict[str, Any] = {
         "format": format,
@@ -101,7 +102,7 @@ def extract(
         output,
         join(output, _REJECTS),
         CandidatesConfig(http=http, takedown=takedown, rows_per_part=rows_per_part),
-        commands.engine(processes),
+        engine,
         tuple(earlier or ()),
     )
     print("\n".join(commands.funnel_lines(finished.funnel)))

@@ -22,10 +22,10 @@ import pyarrow.compute as pc
 
 from pipelines import ledger, shards, storage
 from pipelines.crawl.config import FetchConfig
+from pipelines.crawl.consent.takedown import read_takedown
 from pipelines.crawl.fetch_ledger import FileLock, make_private, work_directory
 from pipelines.crawl.fetch_part import OUTPUT_ROWS, PartReader, Policy
-from pipelines.crawl.outcomes import Outcome
-from pipelines.crawl.takedown import read_takedown
+from pipelines.crawl.http.outcomes import Outcome
 from pipelines.layout import Layout, join
 from pipelines.ledger import Finished, Funnel
 from pipelines.runners import Engine

@@ -27,7 +27,7 @@ def fetch_command(
     candidates: Annotated[
         list[str],
         typer.Argument(
-            metavar="CANDIDATES...",
+            metavar="CANDIDATES",
             help="Directory of image_text_candidates, or Parquet files with a URL and a caption.",
             show_default=False,
         ),
@@ -80,15 +80,16 @@ def fetch_command(
     prints the rows by outcome. The same command again goes on where a killed one stopped, to the
     URL; after a finished one it tries only what may have passed, such as timeouts.
 
+    \b
     python -m pipelines.crawl.fetch candidates --output pairs --contact crawl@example.org
-
-    python -m pipelines.crawl.fetch laion/*.parquet --output pairs --contact https://example.org/bot
-    --concurrency 256 --processes 8 --takedown takedown.txt
-
+    python -m pipelines.crawl.fetch laion/*.parquet --output pairs --contact you@example.org \\
+      --concurrency 256 --processes 8 --takedown takedown.txt
     python -m pipelines.crawl.fetch candidates --output pairs --allow-network 127.0.0.0/8
 
-    While it runs: sqlite3 -readonly DIR/_work/part-00000.sqlite 'SELECT outcome, count(*) FROM
-    urls GROUP BY 1'
+    While it runs, its outcomes can be counted:
+
+    \b
+    sqlite3 -readonly DIR/_work/part-00000.sqlite 'SELECT outcome, count(*) FROM urls GROUP BY 1'
     """
     _end_at_once_on_signals()
     logging.getLogger("pipelines").setLevel(logging.WARNING)
@@ -109,8 +110,6 @@ def fetch_command(
     )
     config = FetchConfig(http=http, concurrency=concurrency, takedown=takedown)
     engine = commands.engine(processes)
-    if processes > 1:
-        _silence_children()
     columns = (url_column, caption_column)
     inputs = open_inputs(candidates, join(output, _PREPARED), columns, rows_per_part, engine)
     if not contact and not is_on_this_machine(inputs.parts):
@@ -143,17 +142,6 @@ def _end_at_once_on_signals() -> None:
 
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
-
-
-def _silence_children() -> None:
-    """Keep what Beam's worker processes print away; their errors come through the driver too."""
-    sys.stderr.flush()
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    logging.basicConfig(
-        level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s", force=True
-    )
 
 
 def _describe(inputs: Inputs) -> None:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines import storage
-from pipelines.crawl.outcomes import Outcome
+from pipelines.crawl.http.outcomes import Outcome
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipelines import parquet
 from pipelines.crawl.config import FetchConfig
+from pipelines.crawl.consent.takedown import Takedown, read_takedown
 from pipelines.crawl.fetch_ledger import (
     FileLock,
     PartLedger,
@@ -27,10 +28,9 @@ from pipelines.crawl.fetch_rows import (
     withdrawn,
 )
 from pipelines.crawl.fetched_earlier import SETTINGS, TAKEDOWN, EarlierPart
-from pipelines.crawl.http_fetch import HttpClient, sniff_image
+from pipelines.crawl.http.client import HttpClient, sniff_image
+from pipelines.crawl.http.outcomes import Outcome
 from pipelines.crawl.img2dataset_shard import Fetched, Statistics, fetch_shard, load_downloader
-from pipelines.crawl.outcomes import Outcome
-from pipelines.crawl.takedown import Takedown, read_takedown
 from pipelines.layout import join
 from pipelines.schemas import FETCHED_PAIRS
 

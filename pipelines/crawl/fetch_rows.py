@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipelines.crawl.http_fetch import Response
-from pipelines.crawl.outcomes import Outcome
-from pipelines.crawl.politeness import registrable_domain
-from pipelines.crawl.takedown import Takedown
+from pipelines.crawl.consent.takedown import Takedown
+from pipelines.crawl.http.client import Response
+from pipelines.crawl.http.outcomes import Outcome
+from pipelines.crawl.http.politeness import registrable_domain
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TAKEDOWN_SIGNAL = "takedown_list"

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from pipelines import storage
-from pipelines.crawl.outcomes import Outcome
+from pipelines.crawl.http.outcomes import Outcome
 
 SEAM = "download_image_with_retry"
 SEAM_SHA256 = "a80d378a04df51dfa217bf49897cc199b8a498fb5f4d5305a69ed9b0000f67e2"

@@ -16,8 +16,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipelines import storage
 from pipelines.crawl.batches import CrawlBatch, ListFormat, Source, SourceKind
-from pipelines.crawl.recognise import Options, source_of
-from pipelines.crawl.url_lists import COMPRESSIONS, count_rows
+from pipelines.crawl.sources.recognise import Options, source_of
+from pipelines.crawl.sources.url_lists import COMPRESSIONS, count_rows
 
 PAIRS_PER_BATCH = 100_000
 # Endings that uploads and downloads have until they are complete.

@@ -1,16 +1,14 @@
 """The command `python -m pipelines.curate`."""
 
 import dataclasses
-import sys
 import typing
-from contextlib import nullcontext
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import typer
 
-from pipelines import commands, ledger, storage
+from pipelines import commands, ledger, progress, storage
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.progress import watch
 from pipelines.curate.transform import write_curated
 from pipelines.layout import join
 
@@ -79,12 +77,11 @@ def curate(
     }
     given = {name: value for name, value in options.items() if value is not None}
     thresholds = CurateConfig(**(read_config(config) if config else {}) | given)
+    engine = commands.engine(processes)
     rows = ledger.require_success(fetched).funnel.kept
-    shown = nullcontext() if quiet or not sys.stderr.isatty() else watch(output, rows)
+    shown = progress.on_terminal(partial(progress.rows_done, output), "rows", rows, quiet=quiet)
     with shown:
-        finished = write_curated(
-            fetched, output, join(output, _REJECTS), thresholds, commands.engine(processes)
-        )
+        finished = write_curated(fetched, output, join(output, _REJECTS), thresholds, engine)
     print("\n".join(commands.funnel_lines(finished.funnel)))
     print(f"{finished.rows:,} pairs in {output}")
 

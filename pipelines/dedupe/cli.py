@@ -1,13 +1,13 @@
 """The command `python -m pipelines.dedupe`."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from pipelines import commands
+from pipelines import commands, ledger, progress
 from pipelines.dedupe import overlap
 from pipelines.dedupe.config import DedupeConfig, Mode
-from pipelines.dedupe.progress import counting
 from pipelines.dedupe.reference_cli import per_cents
 from pipelines.dedupe.transform import Places, write_deduped
 from pipelines.dedupe.verify import remaining_copies
@@ -70,8 +70,10 @@ def dedupe(
         near_repeats=near_repeats,
     )
     places = Places(curated, index, output, join(output, _REJECTS), tuple(earlier or ()))
-    with counting(join(output, "_receipts"), ".json", "finished shards"):
-        finished = write_deduped(places, config, commands.engine(processes))
+    engine = commands.engine(processes)
+    rows = ledger.require_success(curated).rows
+    with progress.on_terminal(partial(progress.rows_done, output), "rows", rows):
+        finished = write_deduped(places, config, engine)
     left = remaining_copies(output, index, config, verify)
     if left:
         raise ValueError(

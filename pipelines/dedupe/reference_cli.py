@@ -4,11 +4,10 @@ from typing import Annotated
 
 import typer
 
-from pipelines import commands
+from pipelines import commands, progress, storage
 from pipelines.crawl.config import HttpConfig
 from pipelines.dedupe import measure
 from pipelines.dedupe.config import DedupeConfig
-from pipelines.dedupe.progress import counting
 from pipelines.dedupe.reference_index import TASKS, write_index
 from pipelines.dedupe.references import ReferenceSource
 from pipelines.layout import join
@@ -68,8 +67,13 @@ def build(
     source = ReferenceSource(images, image_column, name_column, http)
     others = ReferenceSource(unrelated, image_column, name_column, http) if unrelated else None
     tasks = join(output, TASKS, "references", "references")
-    with counting(tasks, ".parquet", "finished tasks of 256 images"):
-        finished = write_index(source, output, config, commands.engine(processes), others)
+    engine = commands.engine(processes)
+
+    def look() -> progress.Seen:
+        return progress.Seen(len(storage.list_files(tasks, ".parquet")))
+
+    with progress.on_terminal(look, "tasks of 256 images"):
+        finished = write_index(source, output, config, engine, others)
     print("\n".join(commands.funnel_lines(finished.funnel)))
     for split, counts in finished.details["splits"].items():
         print(f"{split}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))

@@ -268,7 +268,7 @@ def _url_list(source: ReferenceSource) -> Listing:
 
 
 def _client(source: ReferenceSource) -> Any:
-    from pipelines.crawl.http_fetch import HttpClient
+    from pipelines.crawl.http.client import HttpClient
 
     if source.http is None:
         raise ValueError(f"{source.images} is a list of URLs: say how they may be asked for (http)")
@@ -276,8 +276,8 @@ def _client(source: ReferenceSource) -> Any:
 
 
 def _fetch(client: Any, url: str) -> tuple[bytes | None, str | None]:
-    from pipelines.crawl.http_fetch import sniff_image
-    from pipelines.crawl.outcomes import Outcome
+    from pipelines.crawl.http.client import sniff_image
+    from pipelines.crawl.http.outcomes import Outcome
 
     response = client.get(url, sniff_image, Outcome.NOT_AN_IMAGE)
     if response.body is None:

@@ -6,8 +6,8 @@ import pytest
 from warc_records import AGENT, PAGE, damaged, failures, found, pairs, read, response
 from web_server import serving
 
-from pipelines.crawl.archive_records import MAX_BLOCK_BYTES, ArchiveError, iterate
-from pipelines.crawl.archives import read_archive
+from pipelines.crawl.sources.archive_records import MAX_BLOCK_BYTES, ArchiveError, iterate
+from pipelines.crawl.sources.archives import read_archive
 
 
 def cut_short(record: bytes) -> bytes:

@@ -8,8 +8,8 @@ import pytest
 from fastwarc.stream_io import Lz4Writer, ZstdWriter
 from warc_records import AGENT, HTML, PAGE, failures, found, metadata, pairs, read, response
 
-from pipelines.crawl.archives import RecordError, decoded_body, parse_answer, read_archive
 from pipelines.crawl.found import FoundRow, Problem
+from pipelines.crawl.sources.archives import RecordError, decoded_body, parse_answer, read_archive
 
 
 @pytest.mark.parametrize("compression", ["plain", "gzip", "one gzip", "zstd", "lz4"])
@@ -169,7 +169,7 @@ def test_wat_opt_outs_and_broken_records(tmp_path):
 
 _MEMORY = """
 import resource, sys
-from pipelines.crawl.archives import read_archive
+from pipelines.crawl.sources.archives import read_archive
 rows = sum(1 for _ in read_archive(sys.argv[1], "dalle-graph"))
 print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

@@ -16,7 +16,7 @@ from pipelines.crawl.batches import CrawlBatch, Source, SourceKind, write_batch
 from pipelines.crawl.candidates import extract_candidates
 from pipelines.crawl.config import CandidatesConfig, FetchConfig, HttpConfig
 from pipelines.crawl.fetch import fetch_pairs
-from pipelines.crawl.pages import SitemapError
+from pipelines.crawl.sources.pages import SitemapError
 from pipelines.demo.server import DemoServer
 from pipelines.demo.web import MAX_BYTES, build_web
 from pipelines.layout import Layout

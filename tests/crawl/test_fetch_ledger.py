@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from pipelines.crawl.consent.opt_out import OptOut
 from pipelines.crawl.fetch_ledger import (
     COLUMNS,
     FileLock,
@@ -19,9 +20,8 @@ from pipelines.crawl.fetch_ledger import (
     work_directory,
 )
 from pipelines.crawl.fetch_rows import recorded_row, spread_domains
-from pipelines.crawl.http_fetch import Response
-from pipelines.crawl.opt_out import OptOut
-from pipelines.crawl.outcomes import Outcome
+from pipelines.crawl.http.client import Response
+from pipelines.crawl.http.outcomes import Outcome
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

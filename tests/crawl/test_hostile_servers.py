@@ -37,12 +37,12 @@ from hostile import (
 )
 from stub_dns import StubDns
 
-from pipelines.crawl import resolver
 from pipelines.crawl.config import HttpConfig
-from pipelines.crawl.deadline import Deadline
-from pipelines.crawl.http_connect import Connector, Target
-from pipelines.crawl.http_fetch import HttpClient, sniff_image
-from pipelines.crawl.outcomes import Outcome
+from pipelines.crawl.http import resolver
+from pipelines.crawl.http.client import HttpClient, sniff_image
+from pipelines.crawl.http.connect import Connector, Target
+from pipelines.crawl.http.deadline import Deadline
+from pipelines.crawl.http.outcomes import Outcome
 
 SUPPORT = Path(__file__).parents[1] / "support"
 DEADLINE_S = 1.0

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.crawl.charsets import decode
-from pipelines.crawl.html import Base, Image, Page, extract_images, parse_page
-from pipelines.crawl.image_address import largest_of_srcset
-from pipelines.crawl.parser_process import PARSE_SECONDS, PageError, parse_untrusted
+from pipelines.crawl.sources.charsets import decode
+from pipelines.crawl.sources.html import Base, Image, Page, extract_images, parse_page
+from pipelines.crawl.sources.image_address import largest_of_srcset
+from pipelines.crawl.sources.parser_process import PARSE_SECONDS, PageError, parse_untrusted
 
 PAGE = "http://site.example/a/page.html"
 

@@ -3,8 +3,8 @@ import threading
 import pytest
 
 from pipelines.crawl import img2dataset_shard
+from pipelines.crawl.http.outcomes import Outcome
 from pipelines.crawl.img2dataset_shard import SEAM, Fetched, fetch_shard, load_downloader
-from pipelines.crawl.outcomes import Outcome
 
 
 def respond(url: str) -> Fetched:

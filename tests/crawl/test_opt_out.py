@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.crawl.opt_out import (
+from pipelines.crawl.consent.opt_out import (
     OptOut,
     forbidden_by_headers,
     forbidden_by_meta,

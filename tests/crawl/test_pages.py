@@ -4,8 +4,8 @@ import zlib
 import pytest
 
 from pipelines.crawl.found import Problem
-from pipelines.crawl.http_fetch import HttpClient
-from pipelines.crawl.pages import (
+from pipelines.crawl.http.client import HttpClient
+from pipelines.crawl.sources.pages import (
     MAX_PAGE_BYTES,
     SitemapError,
     read_html_file,

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.crawl.batches import ListFormat, SourceKind, write_batch
 from pipelines.crawl.planning import NewFile, new_files, plan_batches, source_name
-from pipelines.crawl.url_lists import ListError, read_list
+from pipelines.crawl.sources.url_lists import ListError, read_list
 from pipelines.layout import Layout
 
 ROWS = [(f"http://h/{n}.jpg", f"caption {n}") for n in range(1050)]

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.crawl import politeness
 from pipelines.crawl.config import DomainLimit, HttpConfig
-from pipelines.crawl.outcomes import FetchError, Outcome
-from pipelines.crawl.politeness import (
+from pipelines.crawl.http import politeness
+from pipelines.crawl.http.outcomes import FetchError, Outcome
+from pipelines.crawl.http.politeness import (
     AdaptiveLimit,
     Politeness,
     registrable_domain,

@@ -14,8 +14,8 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from pipelines.crawl.batches import ListFormat, Source, SourceKind
-from pipelines.crawl.recognise import source_of
-from pipelines.crawl.url_lists import ListError, read_list
+from pipelines.crawl.sources.recognise import source_of
+from pipelines.crawl.sources.url_lists import ListError, read_list
 
 YFCC = "\t".join(
     ["1", "u", "n", "d", "t", "c", "A+cat", "", "", "", "", "", "", "http://f/p", "http://f/1.jpg",

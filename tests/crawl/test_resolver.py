@@ -4,10 +4,10 @@ import time
 import pytest
 from stub_dns import StubDns
 
-from pipelines.crawl import resolver as module
-from pipelines.crawl.deadline import Deadline
-from pipelines.crawl.outcomes import FetchError, Outcome
-from pipelines.crawl.resolver import Resolver, literal_address
+from pipelines.crawl.http import resolver as module
+from pipelines.crawl.http.deadline import Deadline
+from pipelines.crawl.http.outcomes import FetchError, Outcome
+from pipelines.crawl.http.resolver import Resolver, literal_address
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protego import Protego
 
-from pipelines.crawl import robots
-from pipelines.crawl.robots import HostRules, RobotsFile
-from pipelines.crawl.robots_rules import read_robots, read_tdmrep, spelled
+from pipelines.crawl.consent import robots
+from pipelines.crawl.consent.robots import HostRules, RobotsFile
+from pipelines.crawl.consent.robots_rules import read_robots, read_tdmrep, spelled
 
 AGENT = "our-bot"
 NONE = RobotsFile(404, "")

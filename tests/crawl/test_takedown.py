@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.crawl.takedown import Takedown, read_takedown
+from pipelines.crawl.consent.takedown import Takedown, read_takedown
 
 IMAGE = hashlib.sha256(b"the bytes of an image").digest()
 LIST = f"""\

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from pipelines.crawl.batches import ListFormat, Source, SourceKind
 from pipelines.crawl.found import Problem, to_batches
-from pipelines.crawl.url_lists import ListError, count_rows, ignored_columns, read_list
+from pipelines.crawl.sources.url_lists import ListError, count_rows, ignored_columns, read_list
 
 PAIRS = [("http://h/1.png", 'one, "two"'), ("http://h/2.png", "drei\tÄ"), ("http://h/3.png", "四")]
 COMPRESSORS = {
@@ -434,7 +434,7 @@ def test_memory_does_not_grow_with_the_list(tmp_path):
     program = """
         import resource, sys
         from pipelines.crawl.batches import Source, SourceKind
-        from pipelines.crawl.url_lists import read_list
+        from pipelines.crawl.sources.url_lists import read_list
         rows = read_list(sys.argv[1], Source("s", SourceKind.URL_LIST, ("x",)))
         for _ in range(10_000):
             next(rows)

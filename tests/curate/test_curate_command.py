@@ -1,13 +1,14 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from fetched_corpus import artwork, fetched_pairs, read_all, row
 
+from pipelines import progress
 from pipelines.curate.cli import read_config
-from pipelines.curate.progress import watch
 from pipelines.layout import Layout
 
 
@@ -42,7 +43,7 @@ def test_the_command_writes_what_the_stage_writes(
     stored = json.loads((table.schema.metadata or {})[b"config"])
     assert (stored["min_side"], stored["min_bytes"], stored["formats"]) == (32, 100, ["PNG"])
     assert (output / "_SUCCESS").exists()
-    with watch(str(output), 100):
+    with progress.watch(partial(progress.rows_done, str(output)), "rows", 100):
         pass
     assert f"{table.num_rows + 1}/100" in capfd.readouterr().err
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipelines.crawl.html import extract_images
+from pipelines.crawl.sources.html import extract_images
 from pipelines.demo.corpus import english_name, load_pictures, on_white, open_png
 from pipelines.demo.reference import choose_references
 from pipelines.demo.web import MARKER, MAX_BYTES, build_web

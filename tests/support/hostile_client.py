@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipelines.crawl.config import HttpConfig
-from pipelines.crawl.http_fetch import HttpClient, sniff_image
-from pipelines.crawl.outcomes import Outcome
+from pipelines.crawl.http.client import HttpClient, sniff_image
+from pipelines.crawl.http.outcomes import Outcome
 
 
 def main() -> None:

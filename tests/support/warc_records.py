@@ -8,8 +8,8 @@ from pathlib import Path
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from pipelines.crawl.archives import read_archive
 from pipelines.crawl.found import FoundRow, Problem
+from pipelines.crawl.sources.archives import read_archive
 
 AGENT = "dalle-graph"
 HTML = ("Content-Type", "text/html; charset=utf-8")

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from pipelines.crawl.opt_out import OptOut
+from pipelines.crawl.consent.opt_out import OptOut
 from pipelines.identity import normalise_url
 from pipelines.storage import read_bytes
 

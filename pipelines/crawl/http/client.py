@@ -12,15 +12,15 @@ from datetime import UTC, datetime
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from pipelines.crawl.config import HttpConfig
-from pipelines.crawl.deadline import Deadline
-from pipelines.crawl.http_body import Sniff, Wanted, read_body, sniff_image
-from pipelines.crawl.http_connect import Connector, Target
-from pipelines.crawl.http_message import Exchange, request_bytes
-from pipelines.crawl.opt_out import OptOut, forbidden_by_headers
-from pipelines.crawl.outcomes import FetchError, Outcome
-from pipelines.crawl.politeness import AdaptiveLimit, Politeness
-from pipelines.crawl.robots import HostRules, RobotsFile
-from pipelines.crawl.takedown import Takedown
+from pipelines.crawl.consent.opt_out import OptOut, forbidden_by_headers
+from pipelines.crawl.consent.robots import HostRules, RobotsFile
+from pipelines.crawl.consent.takedown import Takedown
+from pipelines.crawl.http.body import Sniff, Wanted, read_body, sniff_image
+from pipelines.crawl.http.connect import Connector, Target
+from pipelines.crawl.http.deadline import Deadline
+from pipelines.crawl.http.message import Exchange, request_bytes
+from pipelines.crawl.http.outcomes import FetchError, Outcome
+from pipelines.crawl.http.politeness import AdaptiveLimit, Politeness
 from pipelines.identity import normalise_url
 
 __all__ = ["HttpClient", "Response", "Sniff", "sniff_image"]

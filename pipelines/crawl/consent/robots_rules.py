@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
-from pipelines.crawl.opt_out import refuses_training
+from pipelines.crawl.consent.opt_out import refuses_training
 
 # RFC 9309, section 2.5: at least 500 KiB are read; the rest of a longer file is not.
 MAX_CHARACTERS = 500 * 1024

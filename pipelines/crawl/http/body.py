@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from pipelines.crawl.http_message import Exchange
-from pipelines.crawl.outcomes import FetchError, Outcome
+from pipelines.crawl.http.message import Exchange
+from pipelines.crawl.http.outcomes import FetchError, Outcome
 
 _PIECE = 65536
 _HEAD = 32

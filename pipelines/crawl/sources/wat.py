@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.crawl import opt_out
+from pipelines.crawl.consent import opt_out
 from pipelines.crawl.found import FoundRow, Problem
-from pipelines.crawl.html import Base
-from pipelines.crawl.image_address import largest_of_srcset
+from pipelines.crawl.sources.html import Base
+from pipelines.crawl.sources.image_address import largest_of_srcset
 from pipelines.identity import normalise_caption
 
 # With the semicolon only: `&copy=1` in an address is a parameter.

@@ -14,7 +14,8 @@ import fsspec
 import orjson
 from fastwarc.stream_io import BrotliReader
 
-from pipelines.crawl.archive_records import (
+from pipelines.crawl.found import FoundRow, Problem
+from pipelines.crawl.sources.archive_records import (
     MAX_BLOCK_BYTES,
     METADATA,
     RESOURCE,
@@ -24,10 +25,9 @@ from pipelines.crawl.archive_records import (
     Gap,
     iterate,
 )
-from pipelines.crawl.found import FoundRow, Problem
-from pipelines.crawl.pages import MAX_PAGE_BYTES, page_rows, sniff_html
-from pipelines.crawl.parser_process import PageError
-from pipelines.crawl.wat import wat_rows
+from pipelines.crawl.sources.pages import MAX_PAGE_BYTES, page_rows, sniff_html
+from pipelines.crawl.sources.parser_process import PageError
+from pipelines.crawl.sources.wat import wat_rows
 
 _STATUS = re.compile(rb"HTTP/\d(?:\.\d)?[ \t]+(\d{3})(?:[ \t][^\r\n]*)?\r?\n")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")

@@ -21,7 +21,7 @@ from typing import IO
 
 from selectolax.lexbor import SelectolaxError
 
-from pipelines.crawl.html import Image, Page, parse_page
+from pipelines.crawl.sources.html import Image, Page, parse_page
 
 PARSE_SECONDS = 5
 _PARSE_BYTES = 512 * 1024 * 1024

@@ -9,8 +9,8 @@ import orjson
 
 from pipelines.crawl.batches import Source
 from pipelines.crawl.found import FoundRow
-from pipelines.crawl.list_columns import Columns, find_columns
-from pipelines.crawl.text_lines import Damage, ListError, broken, filled_lines, sliced
+from pipelines.crawl.sources.list_columns import Columns, find_columns
+from pipelines.crawl.sources.text_lines import Damage, ListError, broken, filled_lines, sliced
 
 # A line leaves out what is missing: the names are those of the first objects together.
 _NAMED_BY_ROWS = 100

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from pipelines.crawl.batches import Source
 from pipelines.crawl.found import FoundRow
-from pipelines.crawl.list_columns import find_columns
-from pipelines.crawl.text_lines import ListError, broken, open_stored
+from pipelines.crawl.sources.list_columns import find_columns
+from pipelines.crawl.sources.text_lines import ListError, broken, open_stored
 
 _READ_ROWS = 16_384
 

@@ -7,8 +7,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
-from pipelines.crawl.opt_out import OptOut
-from pipelines.crawl.robots_rules import Pattern, RobotsRules, read_robots, read_tdmrep, spelled
+from pipelines.crawl.consent.opt_out import OptOut
+from pipelines.crawl.consent.robots_rules import (
+    Pattern,
+    RobotsRules,
+    read_robots,
+    read_tdmrep,
+    spelled,
+)
 
 _TDMREP = "/.well-known/tdmrep.json"
 _DAY_S = 24 * 3600.0  # RFC 9309, section 2.4

@@ -2,7 +2,7 @@
 
 import time
 
-from pipelines.crawl.outcomes import FetchError, Outcome
+from pipelines.crawl.http.outcomes import FetchError, Outcome
 
 
 class Deadline:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import httptools
 
-from pipelines.crawl.deadline import Deadline
-from pipelines.crawl.http_tls import TlsSocket
-from pipelines.crawl.outcomes import FetchError, Outcome
+from pipelines.crawl.http.deadline import Deadline
+from pipelines.crawl.http.outcomes import FetchError, Outcome
+from pipelines.crawl.http.tls import TlsSocket
 
 _RECV = 65536
 _HEAD_BYTES = 65536  # status line and headers, interim responses (1xx) included

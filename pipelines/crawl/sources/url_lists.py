@@ -8,13 +8,20 @@ before it. Memory holds a block of lines, or what two columns of one Parquet row
 import itertools
 from collections.abc import Iterator
 
-from pipelines.crawl import json_list, parquet_list
 from pipelines.crawl.batches import ListFormat, Source
-from pipelines.crawl.delimited import Record, csv_records, tsv_records
 from pipelines.crawl.found import FoundRow
-from pipelines.crawl.list_columns import find_columns
-from pipelines.crawl.text_lines import Damage, ListError, broken, filled_lines, read_lines, sliced
-from pipelines.crawl.yfcc import rows_of_line
+from pipelines.crawl.sources import json_list, parquet_list
+from pipelines.crawl.sources.delimited import Record, csv_records, tsv_records
+from pipelines.crawl.sources.list_columns import find_columns
+from pipelines.crawl.sources.text_lines import (
+    Damage,
+    ListError,
+    broken,
+    filled_lines,
+    read_lines,
+    sliced,
+)
+from pipelines.crawl.sources.yfcc import rows_of_line
 
 COMPRESSIONS = (".gz", ".gzip", ".bz2", ".xz", ".zst", ".zstd")
 _FORMAT_SUFFIXES = {

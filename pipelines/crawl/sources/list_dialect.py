@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.crawl.batches import ListFormat, Source
-from pipelines.crawl.delimited import Record, csv_records, tsv_records
-from pipelines.crawl.list_columns import find_columns
-from pipelines.crawl.text_lines import Damage, ListError
+from pipelines.crawl.sources.delimited import Record, csv_records, tsv_records
+from pipelines.crawl.sources.list_columns import find_columns
+from pipelines.crawl.sources.text_lines import Damage, ListError
 
 # Most frequent first: it decides between separators that fit equally well.
 _SEPARATORS = ("\t", ",", ";", "|")

@@ -11,8 +11,8 @@ from urllib.parse import urljoin, urlsplit
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from pipelines.crawl.charsets import decode
-from pipelines.crawl.image_address import Address, best_address
+from pipelines.crawl.sources.charsets import decode
+from pipelines.crawl.sources.image_address import Address, best_address
 from pipelines.identity import normalise_caption
 
 _WANTED = "img, base[href], meta[name], figcaption, picture"

@@ -1,6 +1,6 @@
 """Signals beside a page or picture that forbid its use: response headers and meta elements.
 
-robots.txt and `/.well-known/tdmrep.json` are in `pipelines.crawl.robots`.
+robots.txt and `/.well-known/tdmrep.json` are in `pipelines.crawl.consent.robots`.
 """
 
 import re

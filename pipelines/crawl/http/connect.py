@@ -13,10 +13,10 @@ from typing import NamedTuple
 from urllib.parse import SplitResult
 
 from pipelines.crawl.config import HttpConfig
-from pipelines.crawl.deadline import Deadline
-from pipelines.crawl.http_tls import TlsSocket
-from pipelines.crawl.outcomes import FetchError, Outcome
-from pipelines.crawl.resolver import Resolver
+from pipelines.crawl.http.deadline import Deadline
+from pipelines.crawl.http.outcomes import FetchError, Outcome
+from pipelines.crawl.http.resolver import Resolver
+from pipelines.crawl.http.tls import TlsSocket
 
 _PORTS = {"http": 80, "https": 443}
 _TRIES = 4  # addresses of one host that are tried

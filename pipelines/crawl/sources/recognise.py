@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines import storage
-from pipelines.crawl import url_lists
 from pipelines.crawl.batches import ListFormat, Source, SourceKind
-from pipelines.crawl.list_dialect import recognise_delimited
-from pipelines.crawl.text_lines import ListError, read_head, text_decoder
-from pipelines.crawl.yfcc import looks_like_yfcc
+from pipelines.crawl.sources import url_lists
+from pipelines.crawl.sources.list_dialect import recognise_delimited
+from pipelines.crawl.sources.text_lines import ListError, read_head, text_decoder
+from pipelines.crawl.sources.yfcc import looks_like_yfcc
 
 _WEB = ("http://", "https://")
 _HEAD = 1 << 16

@@ -13,7 +13,7 @@ from urllib.parse import unquote_plus
 from selectolax.lexbor import LexborHTMLParser
 
 from pipelines.crawl.found import FoundRow, Problem
-from pipelines.crawl.text_lines import broken
+from pipelines.crawl.sources.text_lines import broken
 
 
 class _Fields(NamedTuple):

@@ -8,10 +8,10 @@ from multiprocessing.pool import ThreadPool
 
 import pytest
 
-from pipelines.crawl.http_connect import is_allowed
-from pipelines.crawl.http_fetch import HttpClient, sniff_image
-from pipelines.crawl.outcomes import Outcome
-from pipelines.crawl.takedown import read_takedown
+from pipelines.crawl.consent.takedown import read_takedown
+from pipelines.crawl.http.client import HttpClient, sniff_image
+from pipelines.crawl.http.connect import is_allowed
+from pipelines.crawl.http.outcomes import Outcome
 
 POLICY = ["/robots.txt", "/.well-known/tdmrep.json"]
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)

@@ -13,7 +13,7 @@ from types import TracebackType
 import tldextract
 
 from pipelines.crawl.config import HttpConfig
-from pipelines.crawl.outcomes import FetchError, Outcome
+from pipelines.crawl.http.outcomes import FetchError, Outcome
 
 _MAX_DOMAINS = 20_000
 _MAX_RETRY_AFTER_S = 3600.0

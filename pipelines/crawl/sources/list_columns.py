@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.crawl.batches import Source
-from pipelines.crawl.text_lines import ListError
+from pipelines.crawl.sources.text_lines import ListError
 
 # As in LAION, COYO, DataComp, Conceptual Captions and WIT, compared in lower case.
 _URL_COLUMNS = ("url", "image_url", "img_url", "imageurl", "image", "src")

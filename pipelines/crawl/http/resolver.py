@@ -19,8 +19,8 @@ import dns.exception
 import dns.nameserver
 import dns.resolver
 
-from pipelines.crawl.deadline import Deadline
-from pipelines.crawl.outcomes import FetchError, Outcome
+from pipelines.crawl.http.deadline import Deadline
+from pipelines.crawl.http.outcomes import FetchError, Outcome
 
 # A name with a TTL of 0 would cost a query for every picture; an hour lets a moved host be found.
 LEAST_TTL_S = 30.0

@@ -4,7 +4,7 @@ import csv
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from pipelines.crawl.text_lines import Damage
+from pipelines.crawl.sources.text_lines import Damage
 
 Record = list[str]
 LineBlocks = Iterable[list[str | Damage]]

@@ -10,12 +10,12 @@ from urllib.parse import quote, urljoin
 import fsspec
 
 from pipelines import storage
-from pipelines.crawl import opt_out
 from pipelines.crawl.batches import Source
+from pipelines.crawl.consent import opt_out
 from pipelines.crawl.found import FoundRow, Problem
-from pipelines.crawl.http_fetch import HttpClient, Response
-from pipelines.crawl.outcomes import Outcome
-from pipelines.crawl.parser_process import PageError, parse_untrusted
+from pipelines.crawl.http.client import HttpClient, Response
+from pipelines.crawl.http.outcomes import Outcome
+from pipelines.crawl.sources.parser_process import PageError, parse_untrusted
 
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _XML_TYPES = ("text/xml", "application/xml", "application/gzip", "application/x-gzip")

@@ -1,0 +1,1 @@
+"""The crawl's requests: hardened, bounded and polite."""

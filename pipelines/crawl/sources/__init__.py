@@ -1,0 +1,1 @@
+"""Sources of candidates: URL lists, web pages and web archives."""
