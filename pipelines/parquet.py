@@ -10,6 +10,9 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 
+# A row group of large pictures ends before its number of rows: readers hold one in memory.
+_GROUP_BYTES = 64_000_000
+
 
 @dataclass(frozen=True)
 class WrittenFile:
@@ -77,20 +80,25 @@ def write(
 
 
 def regroup(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Cut and join batches into tables of exactly `rows` rows; the last may have fewer."""
+    """Cut and join batches into tables of `rows` rows.
+
+    The last may have fewer, and so has one whose batches come to `_GROUP_BYTES` before.
+    """
     waiting: list[pa.RecordBatch] = []
-    count = 0
+    count = size = 0
     for batch in batches:
         waiting.append(batch)
         count += batch.num_rows
-        if count < rows:
+        size += batch.nbytes
+        if count < rows and size < _GROUP_BYTES:
             continue
         table = pa.Table.from_batches(waiting)
-        whole = count - count % rows
+        whole = count if size >= _GROUP_BYTES else count - count % rows
         for start in range(0, whole, rows):
             yield table.slice(start, rows)
         waiting = table.slice(whole).to_batches()
         count -= whole
+        size = sum(batch.nbytes for batch in waiting)
     if count:
         yield pa.Table.from_batches(waiting)
 
@@ -116,10 +124,12 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def read_batches(
     url: str, *, columns: list[str] | None = None, rows: int = 4096
 ) -> Iterator[pa.RecordBatch]:
-    """Stream one Parquet file as record batches of at most `rows` rows."""
+    """Stream one Parquet file as record batches of at most `rows` rows, and of one row group."""
     fs, path = storage.filesystem(url)
     with fs.open(path, "rb") as stream, pq.ParquetFile(stream) as file:
-        yield from file.iter_batches(batch_size=rows, columns=columns)
+        # One by one: a batch over several groups would hold more bytes than the writer allowed.
+        for group in range(file.num_row_groups):
+            yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=columns)
 
 
 def read_schema(url: str) -> pa.Schema:

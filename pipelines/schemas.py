@@ -85,8 +85,16 @@ _CURATED_COLUMNS = (
     _column("aspect", pa.float32(), "width divided by height"),
     _column("image", pa.binary(), "re-encoded image, its short side as the configuration says"),
     _column("image_sha256", pa.binary(32), "SHA-256 of the original bytes"),
-    _column("phash64", pa.binary(8), "64-bit perceptual hash of the original, decoded at its working size"),
-    _column("phash256", pa.binary(32), "256-bit perceptual hash of the original, decoded at its working size"),
+    _column(
+        "phash64",
+        pa.binary(8),
+        "64-bit perceptual hash of the picture at its working size",
+    ),
+    _column(
+        "phash256",
+        pa.binary(32),
+        "256-bit perceptual hash of the picture at its working size",
+    ),
     _column("phash64_trimmed", pa.binary(8), "as phash64, after a plain border is cut off"),
     _column("phash256_trimmed", pa.binary(32), "as phash256, after a plain border is cut off"),
     _column("contrast", pa.float32(), "standard deviation of 32x32 grey levels, 0 to 127.5"),

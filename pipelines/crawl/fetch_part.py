@@ -35,6 +35,7 @@ from pipelines.layout import join
 from pipelines.schemas import FETCHED_PAIRS
 
 OUTPUT_ROWS = 64
+_OUTPUT_BYTES = 32_000_000
 _OK = str(Outcome.OK)
 _COMMIT_ROWS = 8
 # Workers whose driver was killed may end a little later than it.
@@ -214,13 +215,13 @@ class PartReader:
         earlier: EarlierPart,
         ledger: PartLedger,
     ) -> Iterator[pa.RecordBatch]:
-        """The pairs in their order with their URLs' outcomes, `OUTPUT_ROWS` at a time."""
+        """The pairs in their order with their URLs' outcomes, at most `OUTPUT_ROWS` at a time."""
         recorded = {url: row for url, row in ledger.rows().items() if row["outcome"] is not None}
         new, old = _Forward(ledger.images()), _Forward(earlier.images())
         figures = {"urls": 0, "images": 0, "image_bytes": 0}
         outcomes: dict[str, dict[str, Any]] = {}
         rows: list[dict[str, Any]] = []
-        url, result = "", {}
+        url, result, image, held = "", {}, None, 0
         for pair in pairs:
             if pair["url"] != url:
                 url = pair["url"]
@@ -234,9 +235,10 @@ class PartReader:
                 figures["image_bytes"] += result["bytes"] or 0
             rows.append(pair | result)
             count_outcome(outcomes, rows[-1])
-            if len(rows) == OUTPUT_ROWS:
+            held += len(image or b"")
+            if len(rows) == OUTPUT_ROWS or held > _OUTPUT_BYTES:
                 yield pa.RecordBatch.from_pylist(rows, schema=FETCHED_PAIRS)
-                rows = []
+                rows, held = [], 0
         if rows:
             yield pa.RecordBatch.from_pylist(rows, schema=FETCHED_PAIRS)
         self._figures[part] = figures | {"outcomes": outcomes}

@@ -117,6 +117,17 @@ def test_regroup_cuts_exactly(sizes: list[int], rows: int) -> None:
     assert numbers == list(range(sum(sizes)))
 
 
+def test_row_groups_of_large_values_end_early(tmp_path: Path) -> None:
+    schema = pa.schema([pa.field("image", pa.binary(), nullable=False)])
+    picture = bytes(10_000_000)
+    rows = (pa.record_batch([pa.array([picture])], schema=schema) for _ in range(20))
+    url = str(tmp_path / "part.parquet")
+    assert parquet.write(url, rows, schema, row_group_rows=64).rows == 20
+    held = [batch.nbytes for batch in parquet.read_batches(url, rows=64)]
+    assert len(held) == 3
+    assert max(held) <= 71_000_000
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
