@@ -28,8 +28,11 @@ def run(program: Callable[..., None]) -> NoReturn:
     def guarded(*args: Any, **options: Any) -> None:
         try:
             program(*args, **options)
+        except BrokenPipeError:
+            # Whoever read our lines has seen enough, `head` for instance.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_sentence(error)}", file=sys.stderr)
             raise typer.Exit(USAGE) from error
         except KeyboardInterrupt as error:
             print("interrupted: the same command goes on from here", file=sys.stderr)
@@ -40,6 +43,12 @@ def run(program: Callable[..., None]) -> NoReturn:
     app.command()(guarded)
     app()
     raise AssertionError("typer exits")
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def engine(processes: int) -> Engine:

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from pipelines import ledger, parquet, schemas, storage
 from pipelines.layout import join
 from pipelines.ledger import Finished, Funnel
+from pipelines.places import refuse_other_data
 from pipelines.runners import Engine
 
 _RECEIPTS = "_receipts"
@@ -103,6 +104,7 @@ class ShardStage:
         if done is not None and done.fingerprint == self.fingerprint:
             log.info("%s is up to date", self.output)
             return done
+        refuse_other_data(self.output, self.dataset)
         storage.remove(join(self.output, ledger.SUCCESS))
         tasks = [(i, shard) for i, shard in enumerate(inputs) if self._receipt(i) is None]
         if tasks:

@@ -8,7 +8,6 @@ others: memory holds one part, and a part reads only the row groups that may hol
 Also a command: `python -m pipelines.crawl.candidates --help`.
 """
 
-import dataclasses
 import functools
 import json
 import logging
@@ -28,9 +27,15 @@ from pipelines.crawl.batches import (
     read_batch,
 )
 from pipelines.crawl.config import CandidatesConfig
-from pipelines.crawl.consent.takedown import read_takedown
 from pipelines.crawl.found import FOUND, FoundRow, Problem, to_batches
 from pipelines.crawl.http.client import HttpClient
+from pipelines.crawl.reading import (
+    describe,
+    http_client,
+    look_at_lists,
+    plan_reading,
+    policy,
+)
 from pipelines.crawl.sorted_runs import read_bucket, sort_by_hash
 from pipelines.crawl.sources import archives, pages, url_lists
 from pipelines.layout import Layout, join
@@ -46,7 +51,6 @@ _RUN_GROUP_ROWS = 1024
 _CONTENT = ("uid", "url", "page_url", "caption_raw", "source", "snapshot")
 log = logging.getLogger(__name__)
 _ORDER = [(name, "ascending") for name in ("url", "uid", "source", "page_url", "problem", "detail")]
-_FILE_KINDS = (SourceKind.URL_LIST, SourceKind.WEB_ARCHIVE)
 
 
 def extract_candidates(
@@ -95,13 +99,13 @@ def write_candidates(
     Raises:
         As `extract_candidates`.
     """
-    fingerprint = ledger.fingerprint(_CODE_VERSION, _policy(config), [_described(crawl)])
+    fingerprint = ledger.fingerprint(_CODE_VERSION, policy(config), [describe(crawl)])
     done = ledger.read_success(output)
     if done is not None and done.fingerprint == fingerprint:
         return done
-    ignored = _ignored_columns(crawl)
+    lists = look_at_lists(crawl)
     found = join(output, "_found")
-    shards = _plan(crawl, config, join(found, "_plan.json"), fingerprint)
+    shards = plan_reading(crawl, config, join(found, "_plan.json"), fingerprint, lists)
     reading = ShardStage(
         dataset="found",
         schema=FOUND,
@@ -132,83 +136,10 @@ def write_candidates(
         engine,
         sources=len(shards),
         compared_with=list(known.directories),
-        ignored_columns=ignored,
+        ignored_columns=lists.ignored_columns,
     )
     storage.remove(found, recursive=True)
     return finished
-
-
-def _policy(config: CandidatesConfig) -> dict[str, Any]:
-    """The part of the configuration that decides what comes out."""
-    http = config.http
-    return {
-        "rows_per_part": config.rows_per_part,
-        "agent": http.agent,
-        "max_bytes": http.max_bytes,
-        "ports": http.ports,
-        "allow_networks": http.allow_networks,
-        "takedown": read_takedown(config.takedown).sha256,
-    }
-
-
-def _described(crawl: CrawlBatch) -> str:
-    """The batch, and size and time of its files: web sources are read once."""
-    files = []
-    for source in crawl.sources:
-        if source.kind not in _FILE_KINDS:
-            continue
-        for path in source.paths:
-            found = storage.matching(path)
-            if not found:
-                raise FileNotFoundError(
-                    f"source {source.name!r} of batch {crawl.name!r}: {path} is not there"
-                )
-            files += [[file, *storage.stamp(file)] for file in found]
-    # When the batch was registered says nothing about its data.
-    plain = dataclasses.asdict(dataclasses.replace(crawl, registered_at=""))
-    return json.dumps([plain, files], sort_keys=True)
-
-
-def _plan(crawl: CrawlBatch, config: CandidatesConfig, url: str, fingerprint: str) -> list[str]:
-    """Input shards as JSON texts; kept, so that a resumed run has the same ones."""
-    try:
-        plan = storage.read_json(url)
-        if plan["fingerprint"] == fingerprint:
-            return list(plan["shards"])
-    except FileNotFoundError:
-        pass
-    # A fresh reading: parts gathered from an earlier one would not fit to it.
-    directory = url.rsplit("/", 1)[0]
-    storage.remove(directory, recursive=True)
-    storage.remove(join(directory.rsplit("/", 1)[0], "_receipts"), recursive=True)
-    client = _client(config)
-    shards = []
-    for source in crawl.sources:
-        items: list[Any] = list(source.paths)
-        size = config.pages_per_shard
-        if source.kind in _FILE_KINDS:
-            items, size = [file for path in items for file in storage.matching(path)], 1
-        elif source.kind is SourceKind.SITEMAP:
-            items = [page for at in items for page in pages.sitemap_pages(at, client)]
-        elif source.kind is SourceKind.HTML_FILES:
-            items = list(pages.html_files(source))
-        for start in range(0, len(items), size):
-            shard = {"source": dataclasses.asdict(source), "items": items[start : start + size]}
-            shards.append(json.dumps(shard, sort_keys=True))
-    storage.write_json(url, {"fingerprint": fingerprint, "shards": shards})
-    return shards
-
-
-def _client(config: CandidatesConfig) -> HttpClient:
-    return HttpClient(config.http, read_takedown(config.takedown))
-
-
-def _ignored_columns(crawl: CrawlBatch) -> dict[str, list[str]]:
-    """Columns that nothing is taken from, by file; a list that cannot be read fails here."""
-    lists = (s for s in crawl.sources if s.kind is SourceKind.URL_LIST)
-    found = ((file, s) for s in lists for path in s.paths for file in storage.matching(path))
-    named = {file: list(url_lists.ignored_columns(file, source)) for file, source in found}
-    return {file: columns for file, columns in named.items() if columns}
 
 
 class _Reader:
@@ -222,12 +153,15 @@ class _Reader:
 
     @functools.cached_property
     def _client(self) -> HttpClient:
-        return _client(self._config)
+        return http_client(self._config)
 
     def __call__(self, shard: str, rows: int) -> Iterator[pa.RecordBatch]:
         task = json.loads(shard)
         source = Source.from_json(task["source"])
         found = (row for item in task["items"] for row in self._rows(item, source))
+        if "unreadable" in task:
+            problem = FoundRow(None, None, None, Problem.UNREADABLE_FILE, task["unreadable"])
+            found = (row for row in [problem])
         count = 0
         for batch in to_batches(found, source.name, source.snapshot, rows):
             count += batch.num_rows

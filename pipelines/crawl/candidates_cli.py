@@ -1,17 +1,19 @@
 """The command `python -m pipelines.crawl.candidates`."""
 
 import logging
+from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
-from pipelines import commands, storage
+from pipelines import commands, ledger, storage
 from pipelines.crawl.batches import CrawlBatch, ListFormat, Source, SourceKind, merged
 from pipelines.crawl.candidates import write_candidates
 from pipelines.crawl.config import CandidatesConfig, HttpConfig
 from pipelines.crawl.planning import source_name
 from pipelines.crawl.sources.recognise import source_of
+from pipelines.crawl.sources.url_lists import ListError
 from pipelines.layout import join
 
 _WEB = ("http://", "https://")
@@ -49,7 +51,9 @@ def extract(
     ] = None,
     earlier: Annotated[
         list[str] | None,
-        typer.Option(metavar="DIR", help="An earlier output: its pairs are repeats. May repeat."),
+        typer.Option(
+            metavar="DIR", help="An earlier output: pairs of the same source in it are repeats."
+        ),
     ] = None,
     contact: Annotated[
         str, typer.Option(help="E-mail or URL for site owners; needed to read pages off the web.")
@@ -87,7 +91,7 @@ def extract(
         "caption_column": caption_column,
         "snapshot": snapshot,
     }
-    sources = merged([_source(text, source, overrides) for text in inputs])
+    sources = merged(_sources(inputs, source, overrides))
     online = any(s.kind in (SourceKind.SITEMAP, SourceKind.WEB_PAGES) for s in sources)
     if online and not contact and not allow_network:
         raise ValueError("reading pages off the web needs --contact, whom site owners can write to")
@@ -97,6 +101,8 @@ def extract(
         allow_networks=tuple(allow_network or ()),
         processes=processes,
     )
+    for directory in earlier or ():
+        ledger.require_success(directory)
     finished = write_candidates(
         CrawlBatch("command", sources),
         output,
@@ -114,6 +120,22 @@ def extract(
 def main() -> None:
     """Run the command and exit."""
     commands.run(extract)
+
+
+def _sources(inputs: Sequence[str], name: str | None, overrides: dict[str, Any]) -> list[Source]:
+    """The sources that `inputs` are; of several, one that is none is left to the reject table."""
+    found, failed = [], []
+    for text in inputs:
+        try:
+            found.append(_source(text, name, overrides))
+        except ListError as error:
+            if len(inputs) == 1 or isinstance(error.__cause__, OSError):
+                raise
+            failed.append(error)
+            found.append(Source(name or source_name(text), SourceKind.URL_LIST, (text,)))
+    if len(failed) == len(inputs):
+        raise failed[0]
+    return found
 
 
 def _source(text: str, name: str | None, overrides: dict[str, Any]) -> Source:

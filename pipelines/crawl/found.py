@@ -24,6 +24,7 @@ class Problem(StrEnum):
     INVALID_URL = "invalid_url"
     PAGE_OPTED_OUT = "page_opted_out"
     PAGE_FAILED = "page_failed"
+    UNREADABLE_FILE = "unreadable_file"
     NOT_A_PICTURE = "not_a_picture"
     REPEAT = "repeat"
     REPEAT_OF_EARLIER_BATCH = "repeat_of_earlier_batch"

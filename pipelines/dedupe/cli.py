@@ -69,6 +69,8 @@ def dedupe(
         cuts=per_cents(cuts),
         near_repeats=near_repeats,
     )
+    for directory in earlier or ():
+        ledger.require_success(directory)
     places = Places(curated, index, output, join(output, _REJECTS), tuple(earlier or ()))
     engine = commands.engine(processes)
     rows = ledger.require_success(curated).rows

@@ -95,6 +95,8 @@ def write_index(
     stamps = [f"{r.name} {r.stamp}" for r in (*listing.references, *others.references)]
     fingerprint = ledger.fingerprint(recipe, measured, [*stamps, *listing.missing])
     done = ledger.read_success(output)
+    if done is not None and done.dataset != DATASET:
+        raise ValueError(f"{output} holds {done.dataset}: choose another place for the index")
     if done is not None and done.fingerprint == fingerprint and not done.details["try_again"]:
         log.info("%s is up to date", output)
         return done

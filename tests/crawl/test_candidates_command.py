@@ -76,12 +76,58 @@ def test_pairs_of_an_earlier_output_are_repeats(tmp_path):
     assert candidates(tmp_path / "c").num_rows == 20
 
 
+def test_a_file_that_is_no_list_is_one_row_among_others(tmp_path):
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    write_list(folder / "a.tsv", range(5))
+    (folder / "b.tsv").write_text("")
+    (folder / "c.tsv").write_bytes(bytes(range(256)))
+    done = run(*sorted(folder.iterdir()), "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert candidates(tmp_path / "out").num_rows == 5
+    rejects = pq.read_table(tmp_path / "out" / "_rejects").to_pylist()
+    assert [row["reason"] for row in rejects] == ["unreadable_file"] * 2
+    assert any("b.tsv" in row["detail"] for row in rejects)
+    # In a folder they are read as the others are.
+    done = run(folder, "--output", tmp_path / "whole")
+    assert done.returncode == 0, done.stderr
+    assert candidates(tmp_path / "whole").num_rows == 5
+    assert pq.read_table(tmp_path / "whole" / "_rejects").num_rows >= 1
+    alone = run(folder / "b.tsv", "--output", tmp_path / "alone")
+    assert (alone.returncode, "b.tsv" in alone.stderr) == (2, True)
+
+
+def test_another_dataset_is_not_written_over(tmp_path):
+    source = write_list(tmp_path / "a.tsv", range(5))
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    pq.write_table(pa.table({"n": [1]}), theirs / "sales.parquet")
+    rejects = tmp_path / "out" / "_rejects"
+    assert run(source, "--output", tmp_path / "out").returncode == 0
+    for place, held in ((theirs, "sales.parquet"), (rejects, "rejects")):
+        before = {file: file.read_bytes() for file in place.iterdir()}
+        done = run(source, "--output", place)
+        assert done.returncode == 2, done.stdout
+        assert f"holds {held}: choose another place" in done.stderr
+        assert {f: f.read_bytes() for f in place.iterdir() if f.is_file()} == before
+
+
+def test_a_reader_that_stops_early_is_no_error(tmp_path):
+    source = write_list(tmp_path / "a.tsv", range(5))
+    command = " ".join([*COMMAND, str(source), "--output", str(tmp_path / "out"), "| true"])
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "rror" in done.stderr) == (0, False), done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["missing.tsv", "--output", "o"], "missing.tsv"),
         (["https://example.org/page", "--output", "o"], "--contact"),
         (["list.tsv"], "--output"),
+        (["list.tsv", "--output", "o", "--earlier", "none"], "none is not finished"),
         (["list.tsv", "--output", "o", "--format", "parquet"], "list.tsv"),
         (["list.tsv", "--output", "o", "--allow-network", "nonsense"], "nonsense"),
     ],

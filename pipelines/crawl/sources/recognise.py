@@ -92,15 +92,25 @@ def _of_files(said: Source, files: list[str]) -> Source:
     if not files:
         raise ListError(f"{said.paths[0]} holds no files; check the path")
     alike: Source | None = None
+    failed: ListError | None = None
     for file in files:
-        source = replace(_of_file(replace(said, paths=(file,))), paths=tuple(files))
+        try:
+            source = replace(_of_file(replace(said, paths=(file,))), paths=tuple(files))
+        except ListError as error:
+            # One broken file among many is a row in the reject table.
+            if isinstance(error.__cause__, OSError):
+                raise
+            failed = error
+            continue
         if alike is not None and source != alike:
             raise ListError(
                 f"{said.paths[0]} holds files of different kinds ({files[0]} and {file}, say): "
                 "name those of one kind, with * for instance"
             )
         alike = source
-    assert alike is not None
+    if alike is None:
+        assert failed is not None
+        raise failed
     return alike
 
 
