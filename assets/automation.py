@@ -76,3 +76,5 @@ JOBS = [
     train_dalle,
 ]
 SCHEDULES = [weekly]
+# Jobs that ask servers for something.
+CRAWLING = (collect_pairs.name, build_dataset.name)

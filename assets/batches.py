@@ -16,15 +16,18 @@ from typing import Any
 
 import dagster as dg
 
+from assets import automation
 from assets.lib import batch_plan, runs
 from assets.lib.home import UserError, dagster_home
 from assets.lib.partitions import PARTITIONS, finished_batches
 from assets.lib.settings import Settings
+from assets.lib.stages import crawl_configs
 from pipelines import storage
 from pipelines.crawl.batches import CrawlBatch, ListFormat, read_batch, write_batch
 from pipelines.layout import Layout
 
 PAIRS_PER_BATCH = 100_000
+_JOBS = [job.name for job in automation.JOBS if job.partitions_def is not None]
 _STAGES = {
     "candidates": "image_text_candidates",
     "fetched": "fetched_pairs",
@@ -60,8 +63,7 @@ def _add(arguments: argparse.Namespace, instance: dg.DagsterInstance) -> str:
     )
     batches = batch_plan.batches_of(name, found, pairs)
     layout = Settings.from_environment().layout
-    for batch in batches:
-        _require_unused(batch, layout)
+    replaced = [batch.name for batch in batches if _replaces(batch, layout)]
     for batch in batches:
         register(batch, layout, instance)
     one = len(batches) == 1
@@ -70,6 +72,7 @@ def _add(arguments: argparse.Namespace, instance: dg.DagsterInstance) -> str:
     return "\n".join(
         [
             *(item.text() for item in found),
+            *(f"batch {name} had other sources, which these replace" for name in replaced),
             f"{counted} registered; next: python -m assets.batches launch {told}",
         ]
     )
@@ -81,17 +84,21 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value}
 
 
-def _require_unused(batch: CrawlBatch, layout: Layout) -> None:
-    """A name stands for its sources: what was fetched under it must not become something else."""
-    if storage.exists(layout.crawl_batch(batch.name)):
-        there = read_batch(batch.name, layout)
-        if there.sources != batch.sources and storage.exists(
-            layout.dataset("image_text_candidates", batch.name)
-        ):
-            raise UserError(
-                f"batch {batch.name!r} has other sources and was crawled already; choose another "
-                "name"
-            )
+def _replaces(batch: CrawlBatch, layout: Layout) -> bool:
+    """Whether there is a batch of that name with other sources, which nobody has crawled yet.
+
+    Raises:
+        UserError: if it was crawled: what was fetched under a name must not become something else.
+    """
+    if not storage.exists(layout.crawl_batch(batch.name)):
+        return False
+    if read_batch(batch.name, layout).sources == batch.sources:
+        return False
+    if storage.exists(layout.dataset("image_text_candidates", batch.name)):
+        raise UserError(
+            f"batch {batch.name!r} has other sources and was crawled already; choose another name"
+        )
+    return True
 
 
 def _launch(arguments: argparse.Namespace, instance: dg.DagsterInstance) -> str:
@@ -103,11 +110,17 @@ def _launch(arguments: argparse.Namespace, instance: dg.DagsterInstance) -> str:
             f"{', '.join(known) or 'none'}); register it: "
             f"python -m assets.batches add {arguments.name} SOURCE..."
         )
-    lines = []
-    for name in names:
-        run_id = runs.launch(arguments.job, {"dagster/partition": name})
-        lines.append(f"{arguments.job} of batch {name} is queued as run {run_id}")
-    return "\n".join(lines)
+    job = arguments.job
+    if job not in _JOBS:
+        raise UserError(f"there is no job {job!r} of batches; choose one of {', '.join(_JOBS)}")
+    if job in automation.CRAWLING:
+        settings = Settings.from_environment()
+        for name in names:
+            crawl_configs(read_batch(name, settings.layout), settings.crawl)
+    queued = runs.launch_batches(instance, job, names)
+    return "\n".join(
+        f"{job} of batch {name} is queued as run {run_id}" for name, run_id in queued.items()
+    )
 
 
 def _list(_arguments: argparse.Namespace, instance: dg.DagsterInstance) -> str:

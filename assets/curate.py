@@ -1,7 +1,6 @@
 """curate: pairs that pass every caption and image rule."""
 
 import math
-import statistics
 from typing import Any
 
 import dagster as dg
@@ -9,13 +8,9 @@ import dagster as dg
 from assets.crawl import fetched_pairs
 from assets.lib import exhibits, report
 from assets.lib.contract_checks import contract_check, kept_in, ledger_check
-from assets.lib.partitions import (
-    batches_to_check,
-    crawl_batches,
-    registered_batch,
-    started_batches,
-)
+from assets.lib.partitions import batches_to_check, crawl_batches, registered_batch
 from assets.lib.settings import Settings
+from assets.lib.usual import usual, warning
 from pipelines import ledger, schemas
 from pipelines.layout import Layout
 from pipelines.ledger import Finished
@@ -25,8 +20,6 @@ CODE_VERSION = "2"
 _DRIFT = 0.2
 # Standard deviations that a small batch may be away by chance.
 _CHANCE = 3
-# The newest by name; the median of so many tells what is usual.
-_BATCHES_COMPARED = 50
 
 
 @dg.asset(
@@ -61,37 +54,26 @@ def keep_rate_check(
     """The warning that a batch keeps more or fewer pairs than usual."""
     layout = settings.layout
     name = curated_pairs.key.to_user_string()
-    found = [keep_rate(layout, name, b) for b in batches_to_check(context, layout, name)]
-    problems = [batch["problem"] for batch in found if batch["problem"] is not None]
-    one = found[0] if len(found) == 1 else {}
-    return dg.AssetCheckResult(
-        passed=not problems,
-        severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(problems[:10]) or None,
-        metadata={n: v for n, v in one.items() if n != "problem"} | {"problems": len(problems)},
-    )
+    return warning([keep_rate(layout, name, b) for b in batches_to_check(context, layout, name)])
 
 
 def keep_rate(layout: Layout, dataset: str, batch: str) -> dict[str, Any]:
     """Figures of one finished batch, and its `problem`, None if there is none."""
     finished = ledger.require_success(layout.dataset(dataset, batch))
-    others = [b for b in started_batches(layout, dataset) if b != batch][-_BATCHES_COMPARED:]
-    markers = [ledger.read_success(layout.dataset(dataset, b)) for b in others]
-    rates = [r for r in (_rate(m) for m in markers if m is not None) if r is not None]
+    median, compared = usual(layout, dataset, batch, _rate)
     rate = _rate(finished)
-    figures: dict[str, Any] = {"batches compared": len(rates), "problem": None}
-    if rate is None or not rates:
+    figures: dict[str, Any] = {"batches compared": compared, "problem": None}
+    if rate is None or median is None:
         return figures
-    usual = statistics.median(rates)
-    chance = _CHANCE * math.sqrt(usual * (1 - usual) / finished.funnel.rows_in)
-    if abs(rate - usual) > max(_DRIFT * usual, chance):
+    chance = _CHANCE * math.sqrt(median * (1 - median) / finished.funnel.rows_in)
+    if abs(rate - median) > max(_DRIFT * median, chance):
         dropped = finished.funnel.dropped
         most = max(dropped, key=lambda reason: dropped[reason], default="none")
         figures["problem"] = (
-            f"{batch}: {rate:.1%} of the pairs are kept, usual are {usual:.1%}; the most frequent "
+            f"{batch}: {rate:.1%} of the pairs are kept, usual are {median:.1%}; the most frequent "
             f"reason is {most}"
         )
-    return figures | {"keep rate": rate, "usual keep rate": usual}
+    return figures | {"keep rate": rate, "usual keep rate": median}
 
 
 def _rate(finished: Finished) -> float | None:

@@ -115,17 +115,7 @@ def _shares(name: str, rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataVal
 
 def _caught(layout: Layout, batch: str) -> dict[str, dg.MarkdownMetadataValue]:
     """A sheet of reference copies, each beside what it copies and with its distance."""
-    from pipelines.dedupe.caught import caught_copies
-
-    rejects = layout.rejects(schemas.Stage.DEDUPE, batch)
-    index, deduped = layout.dataset("coco_hash_index"), layout.dataset("deduped_pairs", batch)
-    pairs = [
-        (
-            exhibits.Captioned(copy.picture, f"copy: {copy.caption}"),
-            exhibits.Captioned(copy.original, f"reference, {copy.distance} of 256 bits"),
-        )
-        for copy in caught_copies(deduped, rejects, index, _COPIES_SHOWN)
-    ]
+    pairs = exhibits.reference_copies(layout, batch, _COPIES_SHOWN)
     if not pairs:
         return {}
     return {"caught": exhibits.inline("caught", exhibits.side_by_side(pairs), _SHEET_BYTES)}

@@ -32,7 +32,7 @@ def run(program: Callable[..., None]) -> NoReturn:
             # Whoever read our lines has seen enough, `head` for instance.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (ValueError, OSError) as error:
-            print(f"error: {_sentence(error)}", file=sys.stderr)
+            print(f"error: {printable(_sentence(error))}", file=sys.stderr)
             raise typer.Exit(USAGE) from error
         except KeyboardInterrupt as error:
             print("interrupted: the same command goes on from here", file=sys.stderr)
@@ -70,6 +70,11 @@ def _silence_children() -> None:
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     logging.basicConfig(level=logging.ERROR, format=_LOG_FORMAT, force=True)
+
+
+def printable(text: str) -> str:
+    """`text` from the web, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def funnel_lines(funnel: Funnel) -> list[str]:

@@ -1,7 +1,9 @@
 """Normalised URLs and captions, and the uid made of them."""
 
 import hashlib
+import ipaddress
 import re
+import socket
 import unicodedata
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -16,9 +18,11 @@ _ESCAPE = r"%(?:[0189A-F][0-9A-F]|2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[B-DF])"
 _KEPT = r"A-Za-z0-9/:@!$&'()*+,;=._~\-"
 _NORMAL = re.compile(
     r"(?:http://(?![^/?]*:80/)|https://(?![^/?]*:443/))"
-    r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*(?::[1-9][0-9]{0,3})?"
+    # A last label that begins with a digit may be a part of an address in disguise.
+    r"(?:[a-z0-9_-]{1,63}\.)*[a-z][a-z0-9_-]{0,62}(?::[1-9][0-9]{0,3})?"
     rf"/[{_KEPT}]*(?:{_ESCAPE}[{_KEPT}]*)*(?:\?(?=.)[{_KEPT}?]*(?:{_ESCAPE}[{_KEPT}?]*)*)?"
 )
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 # Unicode categories Cc, Zl and Zp.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -26,28 +30,63 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def normalise_url(url: str) -> str:
     """The one spelling of an http(s) URL (RFC 3986, section 6.2.2 and 6.2.3).
 
-    Scheme and host in lower case (host in IDNA), default port and fragment removed, an empty
-    path made `/`, unreserved escapes decoded, everything else percent-encoded.
+    Scheme and host in lower case (host in IDNA, without a dot at its end, an IPv4 address as four
+    decimal numbers), default port and fragment removed, an empty path made `/`, dot segments
+    resolved, unreserved escapes decoded, everything else percent-encoded.
 
     Raises:
         ValueError: if it is not an absolute http(s) URL with a host.
     """
-    if _NORMAL.fullmatch(url):
+    if "/." not in url and _NORMAL.fullmatch(url):
         return url
+    return normalise_any_url(url)
+
+
+def normalise_any_url(url: str) -> str:
+    """`normalise_url` without its short cut for URLs that are normal already."""
     parts = urlsplit(url.strip())
     scheme = parts.scheme.lower()
     if scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise ValueError(f"not an absolute http(s) URL: {url[:200]!r}")
-    try:
-        host = parts.hostname.encode("idna").decode().lower()
-    except UnicodeError as error:
-        raise ValueError(f"not a host name: {parts.hostname[:200]!r}") from error
-    if ":" in host:
-        host = f"[{host}]"
+    host = _host(parts.hostname)
     port = "" if parts.port in (None, _DEFAULT_PORTS[scheme]) else f":{parts.port}"
-    path = quote(_decode_unreserved(parts.path), safe=_SAFE) or "/"
+    path = quote(_without_dot_segments(_decode_unreserved(parts.path)), safe=_SAFE) or "/"
     query = quote(_decode_unreserved(parts.query), safe=_SAFE + "?")
     return urlunsplit((scheme, host + port, path, query, ""))
+
+
+def _host(name: str) -> str:
+    try:
+        host = name.encode("idna").decode().lower().removesuffix(".")
+    except UnicodeError as error:
+        raise ValueError(f"not a host name: {name[:200]!r}") from error
+    if ":" in host:
+        return f"[{ipaddress.IPv6Address(host)}]"
+    if _NUMBER.fullmatch(host.rpartition(".")[2]):
+        # As browsers read it: 127.1, 0x7f.1 and 2130706433 are one address.
+        try:
+            return socket.inet_ntoa(socket.inet_aton(host))
+        except OSError as error:
+            raise ValueError(f"not a host name: {name[:200]!r}") from error
+    if not host or host.endswith("."):
+        raise ValueError(f"not a host name: {name[:200]!r}")
+    return host
+
+
+def _without_dot_segments(path: str) -> str:
+    """RFC 3986, section 5.2.4: what a server would be asked for in any case."""
+    if "/." not in path:
+        return path
+    segments = path.split("/")[1:]
+    kept: list[str] = []
+    for segment in segments:
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
 
 
 def _decode_unreserved(text: str) -> str:

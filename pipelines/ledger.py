@@ -105,8 +105,11 @@ def read_success(directory: str) -> Finished | None:
         return Finished(**(value | {"funnel": Funnel(**value["funnel"])}))
     except FileNotFoundError:
         return None
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{url} is not a marker of this version: {error}") from error
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{url} is not a marker of this version ({error}): remove it, and materialise the "
+            "stage again, which keeps what is finished"
+        ) from error
 
 
 def require_success(directory: str) -> Finished:
@@ -121,3 +124,23 @@ def require_success(directory: str) -> Finished:
             f"{directory} is not finished (no {SUCCESS}); materialise the stage before this one"
         )
     return finished
+
+
+def require_parts(directory: str) -> Finished:
+    """As `require_success`, for a reader of the Parquet parts.
+
+    Raises:
+        FileNotFoundError: if the directory is not finished, or lacks a part, with what to do.
+    """
+    finished = require_success(directory)
+    if not is_whole(directory, finished):
+        raise FileNotFoundError(
+            f"{directory} lacks parts that its {SUCCESS} speaks of; materialise the stage that "
+            "writes it again, which makes those alone"
+        )
+    return finished
+
+
+def is_whole(directory: str, finished: Finished) -> bool:
+    """Whether the Parquet files in `directory` have the size that the marker says."""
+    return sum(storage.sizes(directory, ".parquet").values()) == finished.bytes

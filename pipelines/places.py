@@ -3,6 +3,7 @@
 import re
 
 from pipelines import ledger, parquet, storage
+from pipelines.layout import join
 
 _PART = re.compile(r"part-\d{5,}\.parquet")
 
@@ -19,8 +20,8 @@ def refuse_other_data(output: str, dataset: str) -> None:
     foreign = [url for url in files if not _PART.fullmatch(url.rsplit("/", 1)[1])]
     if foreign:
         held = foreign[0].rsplit("/", 1)[1]
-    elif held is None and files:
+    elif held is None and files and not storage.exists(join(output, "_receipts")):
         about = parquet.read_schema(files[0]).metadata or {}
-        held = about.get(b"dataset", dataset.encode()).decode()
+        held = about.get(b"dataset", b"files of somebody else").decode()
     if held not in (None, dataset):
         raise ValueError(f"{output} holds {held}: choose another place for {dataset}")

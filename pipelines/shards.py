@@ -100,13 +100,15 @@ class ShardStage:
         Returns:
             What the marker says: an earlier run's, if that is finished and nothing changed.
         """
+        refuse_other_data(self.output, self.dataset)
         done = ledger.read_success(self.output)
-        if done is not None and done.fingerprint == self.fingerprint:
+        whole = done is not None and ledger.is_whole(self.output, done)
+        if done is not None and done.fingerprint == self.fingerprint and whole:
             log.info("%s is up to date", self.output)
             return done
-        refuse_other_data(self.output, self.dataset)
         storage.remove(join(self.output, ledger.SUCCESS))
-        tasks = [(i, shard) for i, shard in enumerate(inputs) if self._receipt(i) is None]
+        sizes = storage.sizes(self.output, ".parquet")
+        tasks = [(i, shard) for i, shard in enumerate(inputs) if not self._is_done(i, sizes)]
         if tasks:
             self._run_tasks(tasks, engine)
         return self._finish(len(inputs), details)
@@ -175,7 +177,14 @@ class ShardStage:
             receipt: dict[str, Any] = storage.read_json(self._receipt_url(index))
         except (FileNotFoundError, ValueError):
             return None
-        return receipt if receipt.get("fingerprint") == self.fingerprint else None
+        fits = isinstance(receipt, dict) and receipt.get("fingerprint") == self.fingerprint
+        return receipt if fits else None
+
+    def _is_done(self, index: int, sizes: Mapping[str, int]) -> bool:
+        receipt = self._receipt(index)
+        if receipt is None:
+            return False
+        return all(sizes.get(name) == file["bytes"] for name, file in receipt["files"].items())
 
     def _finish(self, shards: int, details: dict[str, Any]) -> Finished:
         funnel = Funnel()
@@ -221,7 +230,9 @@ def read_receipts(output: str) -> dict[str, dict[str, Any]]:
     for url in storage.list_files(join(output, _RECEIPTS), ".json"):
         # One that is replaced or broken counts as not there, as it does for the stage.
         with contextlib.suppress(FileNotFoundError, ValueError):
-            found[url] = storage.read_json(url)
+            receipt = storage.read_json(url)
+            if isinstance(receipt, dict) and "funnel" in receipt:
+                found[url] = receipt
     return found
 
 

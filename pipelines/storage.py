@@ -92,10 +92,23 @@ def list_files(directory: str, suffix: str = "") -> list[str]:
     return [f"{directory.rstrip('/')}/{name}" for name in kept]
 
 
+def sizes(directory: str, suffix: str = "") -> dict[str, int]:
+    """Name and bytes of the complete files directly in `directory`; empty if it is not there."""
+    fs, path = filesystem(directory)
+    if not fs.exists(path):
+        return {}
+    found = {posixpath.basename(entry["name"]): entry for entry in fs.ls(path, detail=True)}
+    return {
+        name: int(entry["size"])
+        for name, entry in sorted(found.items())
+        if name.endswith(suffix) and not name.startswith(".") and entry["type"] == "file"
+    }
+
+
 def matching(path: str) -> list[str]:
     """URLs of the files that a path or glob names, sorted; empty if there is none."""
     fs, inside = filesystem(path)
-    if "*" in path:
+    if "*" in path and not fs.exists(inside):
         local = isinstance(fs, LocalFileSystem)
         return sorted(f if local else fs.unstrip_protocol(f) for f in fs.glob(inside))
     return [path] if fs.isfile(inside) else []

@@ -65,7 +65,7 @@ def collect(settings: Settings, web: Path, output: Path) -> list[str]:
     (output / "funnel.txt").write_text(funnel_text(layout) + "\n")
     truth = json.loads((web / "truth.json").read_text())
     copies = reference_copies(layout, truth)
-    caught = exhibits.copy_pairs(layout.rejects(Stage.DEDUPE, BATCH), settings.reference_images)
+    caught = exhibits.reference_copies(layout, BATCH, _PAIRS_SHOWN)
     pairs = [*_missed_pairs(settings, copies, truth), *caught][:_PAIRS_SHOWN]
     if pairs:
         (output / "reference_copies.png").write_bytes(exhibits.side_by_side(pairs))

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
-from assets.lib.home import UserError
+from assets.lib.home import UserError, is_url
 from pipelines import storage
 from pipelines.crawl.batches import CrawlBatch, ListFormat, Source, SourceKind, merged
 
@@ -100,6 +100,8 @@ def _recognised(
         return Recognised(word, source, (source,), None)
     if not storage.exists(path) and not storage.matching(path):
         raise UserError(f"cannot read {path!r}: nothing is there; check the path")
+    # The runs, which read the batch's file, have another working directory.
+    path = path if is_url(path) else str(Path(path).absolute())
     name = name or source_name(path)
     source = source_of(path, name, **options)
     planned = plan_batches(path, name, pairs_per_batch, **options)

@@ -1,9 +1,11 @@
 """What the two crawl assets show on their pages: tables of rows and outcomes, pictures."""
 
+import contextlib
+import io
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pyarrow.compute as pc
@@ -13,12 +15,17 @@ from assets.lib.exhibits import Captioned
 from pipelines import parquet, storage
 from pipelines.ledger import Finished
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 _SAMPLE_ROWS = 20
 _EXAMPLES_EACH = 3
 _MOST_SOURCES = 50
 _PICTURES = 32
 _PARTS_SHOWN = 8
 _SHEET_BYTES = 90_000
+# Few, since a page waits for all of its pictures.
+_DECODER_SECONDS = 5
 # Rows read at once where pictures are among them: their originals may be large.
 _IMAGE_ROWS = 16
 
@@ -52,7 +59,7 @@ def materialized_candidates(
 def materialized_fetch(finished: Finished, directory: str) -> dg.MaterializeResult:
     """Success share, a sheet of pictures, outcomes with an example each, opt-outs by signal."""
     share = success_share(finished)
-    shown = list(itertools.islice(_spread(directory), _PICTURES))
+    shown = safe_pictures(list(itertools.islice(_spread(directory), _PICTURES)))
     page: dict[str, Any] = {} if share is None else {"success share": share}
     if shown:
         sheet = exhibits.contact_sheet(shown)
@@ -132,6 +139,26 @@ def _opt_outs(directory: str) -> dict[str, dg.TableMetadataValue]:
         [(signal, count, texts[signal]) for signal, count in pairs.most_common()],
     )
     return {"opt-outs": table} if table.records else {}
+
+
+def safe_pictures(originals: Sequence[Captioned]) -> list[Captioned]:
+    """Small copies of pictures from the open web, empty where one cannot be decoded.
+
+    They are decoded in the limited process of the curate stage: a picture that crashes a decoder
+    must not take the run of a finished fetch with it.
+    """
+    from pipelines.curate.config import CurateConfig
+    from pipelines.curate.decoder import Decoder
+
+    with contextlib.closing(Decoder(CurateConfig(decoder_seconds=_DECODER_SECONDS))) as decoder:
+        return [Captioned(_png(decoder.show(p.image)), p.caption) for p in originals]
+
+
+def _png(picture: "Image.Image | None") -> bytes:
+    stream = io.BytesIO()
+    if picture is not None:
+        picture.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _spread(directory: str) -> Iterator[Captioned]:

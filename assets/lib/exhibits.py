@@ -17,7 +17,8 @@ import dagster as dg
 import pyarrow as pa
 
 from pipelines import parquet, storage
-from pipelines.layout import join
+from pipelines.layout import Layout
+from pipelines.schemas import Stage
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -104,32 +105,19 @@ def side_by_side(pairs: Iterable[tuple[Captioned, Captioned]]) -> bytes:
     return contact_sheet([picture for pair in pairs for picture in pair], columns=8)
 
 
-def caught_copies(
-    rejects: str, references: str, count: int = 32
-) -> dict[str, dg.MarkdownMetadataValue]:
-    """Metadata with dropped reference copies, each beside the reference it copies.
+def reference_copies(layout: Layout, batch: str, count: int) -> list[tuple[Captioned, Captioned]]:
+    """The first `count` reference copies of a batch, each with what it copies."""
+    from pipelines.dedupe.caught import caught_copies
 
-    Args:
-        rejects: directory of what the dedupe stage dropped.
-        references: directory of the reference images, which the rejects name.
-        count: pairs shown.
-    """
-    pairs = list(itertools.islice(copy_pairs(rejects, references), count))
-    return {"caught": inline("caught", side_by_side(pairs), 60_000)} if pairs else {}
-
-
-def copy_pairs(rejects: str, references: str) -> Iterator[tuple[Captioned, Captioned]]:
-    """Each dropped reference copy and the reference that it copies."""
-    from pipelines.dedupe.transform import Reason, match_of
-
-    for row in rows(rejects, ["reason", "detail", "caption_raw", "image"]):
-        if row["reason"] == Reason.REFERENCE_COPY and row["image"] is not None:
-            match = match_of(row["detail"])
-            original = storage.read_bytes(join(references, match.reference))
-            yield (
-                Captioned(row["image"], f"copy: {row['caption_raw'] or ''}"),
-                Captioned(original, f"reference, {match.distance} of 256 bits"),
-            )
+    rejects = layout.rejects(Stage.DEDUPE, batch)
+    index, deduped = layout.dataset("coco_hash_index"), layout.dataset("deduped_pairs", batch)
+    return [
+        (
+            Captioned(copy.picture, f"copy: {copy.caption}"),
+            Captioned(copy.original, f"reference, {copy.distance} of 256 bits"),
+        )
+        for copy in caught_copies(deduped, rejects, index, count)
+    ]
 
 
 def pictures(files: Mapping[str, str]) -> dict[str, dg.MarkdownMetadataValue]:
@@ -151,7 +139,7 @@ def _thumbnail(data: bytes) -> "PILImage.Image":
     from PIL import Image
 
     cell = Image.new("RGB", (_CELL, _CELL), (238, 238, 238))
-    # Bytes from the open web: decoders raise nearly anything, and a sheet must not fail a run.
+    # A sheet must not fail a run, and decoders raise nearly anything.
     with contextlib.suppress(Exception):
         picture = _decoded(data)
         place = ((_CELL - picture.width) // 2, (_CELL - picture.height) // 2)

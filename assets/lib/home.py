@@ -36,6 +36,26 @@ def dagster_home() -> Path:
     return path
 
 
+def is_url(location: str) -> bool:
+    """Whether this is an fsspec URL, also a chained one, rather than a local path."""
+    return "://" in location or "::" in location
+
+
+def location(variable: str, default: str = "") -> str:
+    """An environment variable's path or URL; `default` where it is unset or empty.
+
+    Raises:
+        UserError: if it is a relative path: programs of several working directories read it.
+    """
+    value = os.environ.get(variable, "")
+    if value and not is_url(value) and not Path(value).is_absolute():
+        raise UserError(
+            f"{variable} is the relative path {value!r}; give an absolute path or a URL, for "
+            f"example {Path(value).absolute()}"
+        )
+    return value or default
+
+
 def whole_number(variable: str, default: int, least: int = 0) -> int:
     """An environment variable's value; `default` where it is unset or empty.
 

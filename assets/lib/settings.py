@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.lib.home import UserError, seconds, whole_number
+from assets.lib.home import UserError, location, seconds, whole_number
 from assets.lib.stages import StageConfigs, stage_configs
 from pipelines.layout import Layout
 from pipelines.runners import Engine
@@ -71,7 +71,7 @@ class CrawlSettings(dg.Config):
         return cls(
             contact=env("DALLE_CRAWL_CONTACT") or "",
             agent=agent,
-            takedown=env("DALLE_CRAWL_TAKEDOWN") or "",
+            takedown=location(f"{prefix}TAKEDOWN"),
             concurrency=whole_number(f"{prefix}CONCURRENCY", default.concurrency, least),
             domain_connections=whole_number(
                 f"{prefix}DOMAIN_CONNECTIONS", default.domain_connections, least
@@ -79,7 +79,7 @@ class CrawlSettings(dg.Config):
             domain_delay=seconds(f"{prefix}DOMAIN_DELAY", default.domain_delay),
             domain_limits=_checked_limits(env("DALLE_CRAWL_DOMAIN_LIMITS") or ""),
             processes=whole_number(f"{prefix}PROCESSES", default.processes, least),
-            inbox=(env("DALLE_CRAWL_INBOX") or "").rstrip("/"),
+            inbox=location(f"{prefix}INBOX").rstrip("/"),
         )
 
     def limits(self) -> list[tuple[str, int, float]]:
@@ -125,9 +125,9 @@ class Settings(dg.ConfigurableResource):
         demo = demo_directory()
         env = os.environ.get
         return cls(
-            data_root=env("DALLE_DATA_ROOT") or str(demo / "data"),
+            data_root=location("DALLE_DATA_ROOT", str(demo / "data")),
             recipe=env("DALLE_RECIPE") or "demo",
-            reference_images=env("DALLE_REFERENCE_IMAGES") or str(demo / "web" / "reference"),
+            reference_images=location("DALLE_REFERENCE_IMAGES", str(demo / "web" / "reference")),
             processes=whole_number("DALLE_PROCESSES", _DEFAULT_PROCESSES, least=1),
             crawl=CrawlSettings.from_environment(),
             max_updates=whole_number("DALLE_MAX_UPDATES", 0),

@@ -77,7 +77,10 @@ class Source:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f"source name {self.name!r}: use letters, digits, '.', '_' and '-'")
+            raise ValueError(
+                f"source name {self.name!r}: name it (--source of the command) with letters, "
+                "digits, '.', '_' and '-' only"
+            )
         if not self.paths or not all(self.paths):
             raise ValueError(f"source {self.name!r} names no paths")
         if self.kind in (SourceKind.SITEMAP, SourceKind.WEB_PAGES):

@@ -40,6 +40,7 @@ from pipelines.crawl.sorted_runs import read_bucket, sort_by_hash
 from pipelines.crawl.sources import archives, pages, url_lists
 from pipelines.layout import Layout, join
 from pipelines.ledger import Finished
+from pipelines.places import refuse_other_data
 from pipelines.runners import Engine
 from pipelines.schemas import IMAGE_TEXT_CANDIDATES, Stage
 from pipelines.shards import Processed, Processor, ShardStage, rejected
@@ -99,9 +100,11 @@ def write_candidates(
     Raises:
         As `extract_candidates`.
     """
-    fingerprint = ledger.fingerprint(_CODE_VERSION, policy(config), [describe(crawl)])
+    refuse_other_data(output, DATASET)
+    inputs = [describe(crawl), *earlier]
+    fingerprint = ledger.fingerprint(_CODE_VERSION, policy(config), inputs)
     done = ledger.read_success(output)
-    if done is not None and done.fingerprint == fingerprint:
+    if done is not None and done.fingerprint == fingerprint and ledger.is_whole(output, done):
         return done
     lists = look_at_lists(crawl)
     found = join(output, "_found")
@@ -165,7 +168,7 @@ class _Reader:
         count = 0
         for batch in to_batches(found, source.name, source.snapshot, rows):
             count += batch.num_rows
-            log.info("%s: %s rows read from %s", source.name, f"{count:,}", task["items"][0])
+            log.info("%s: %s rows read from %r", source.name, f"{count:,}", task["items"][0])
             yield batch
 
     def _rows(self, item: Any, source: Source) -> Iterator[FoundRow]:

@@ -113,7 +113,8 @@ def extract(
     )
     print("\n".join(commands.funnel_lines(finished.funnel)))
     for file, ignored in finished.details["ignored_columns"].items():
-        print(f"{file}: nothing is taken from the columns {', '.join(ignored)}")
+        names = commands.printable(", ".join(ignored))
+        print(f"{file}: nothing is taken from the columns {names}")
     print(f"{finished.rows:,} candidates in {output}")
 
 

@@ -4,6 +4,8 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+_MOST_SECONDS = 3600
+
 
 @dataclass(frozen=True)
 class DomainLimit:
@@ -81,6 +83,11 @@ class HttpConfig:
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("deadline_s", "domain_delay_s", "max_wait_s"):
+            if not getattr(self, name) <= _MOST_SECONDS:
+                raise ValueError(
+                    f"{name} must be at most {_MOST_SECONDS} s, got {getattr(self, name)}"
+                )
         for network in self.allow_networks:
             ipaddress.ip_network(network)
 

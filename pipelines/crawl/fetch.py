@@ -10,19 +10,21 @@ Also a command: `python -m pipelines.crawl.fetch --help`.
 
 import contextlib
 import functools
-import hashlib
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from fsspec.implementations.local import LocalFileSystem
 
 from pipelines import ledger, shards, storage
 from pipelines.crawl.config import FetchConfig
 from pipelines.crawl.consent.takedown import read_takedown
+from pipelines.crawl.fetch_inputs import file_sha256
 from pipelines.crawl.fetch_ledger import FileLock, make_private, work_directory
 from pipelines.crawl.fetch_part import OUTPUT_ROWS, PartReader, Policy
 from pipelines.crawl.http.outcomes import Outcome
@@ -35,6 +37,7 @@ from pipelines.shards import Processed, Processor, ShardStage, rejected
 DATASET = "fetched_pairs"
 _CODE_VERSION = "2"
 _LOCK = "lock"
+_TEMPORARY = "tmp"
 _CONTENT = ("uid", "outcome", "image_sha256")
 # Images are compressed already, and nobody looks for one between two others.
 _PLAIN = [name for name in FETCHED_PAIRS.names if name != "image"]
@@ -54,7 +57,7 @@ def fetch_pairs(batch: str, layout: Layout, config: FetchConfig, engine: Engine)
         As `fetch_parts`.
     """
     source = layout.dataset("image_text_candidates", batch)
-    upstream = ledger.require_success(source)
+    upstream = ledger.require_parts(source)
     return fetch_parts(
         storage.list_files(source, ".parquet"),
         upstream.content,
@@ -110,7 +113,7 @@ def fetch_parts(
         ended=reader.ended,
     )
     work = work_directory(output)
-    with _alone(output, work):
+    with _alone(output, work), _own_temporary(output, work):
         done = ledger.read_success(output)
         if done is not None:
             # Ledgers of a process that was killed after it wrote the marker.
@@ -138,8 +141,35 @@ def _alone(output: str, work: str) -> Iterator[None]:
             os.rmdir(work)
 
 
+@contextlib.contextmanager
+def _own_temporary(output: str, work: str) -> Iterator[None]:
+    """Have temporary files made in `work`, where the next run finds those of one that was killed.
+
+    Beam makes a directory for each pipeline, and wandb, which img2dataset imports, two for each
+    process. Not for a remote output: its `work` is found by where temporary files are.
+    """
+    if not isinstance(storage.filesystem(output)[0], LocalFileSystem):
+        yield
+        return
+    directory = os.path.join(work, _TEMPORARY)
+    shutil.rmtree(directory, ignore_errors=True)
+    make_private(directory)
+    before, said = tempfile.tempdir, os.environ.get("TMPDIR")
+    tempfile.tempdir = os.environ["TMPDIR"] = directory  # the second is for worker processes
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        del os.environ["TMPDIR"]
+        if said is not None:
+            os.environ["TMPDIR"] = said
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def _remove_all(work: str) -> None:
     for entry in os.scandir(work):
+        if entry.name == _TEMPORARY:
+            continue
         if entry.is_dir():
             shutil.rmtree(entry.path, ignore_errors=True)
         elif entry.name != _LOCK:
@@ -163,14 +193,10 @@ def _policy(config: FetchConfig) -> Policy:
         "max_redirects": http.max_redirects,
         "ports": sorted(http.ports),
         "allow_networks": sorted(http.allow_networks),
-        "authorities": None if http.ca_file is None else _sha256(http.ca_file),
+        "authorities": None if http.ca_file is None else file_sha256(http.ca_file),
     }
     takedown = read_takedown(config.takedown).sha256
     return Policy(ledger.fingerprint(_CODE_VERSION, settings, []), takedown)
-
-
-def _sha256(url: str) -> str:
-    return hashlib.sha256(storage.read_bytes(url)).hexdigest()
 
 
 def _counting() -> Processor:

@@ -13,7 +13,14 @@ import typer
 from pipelines import commands, storage
 from pipelines.crawl import fetch, progress
 from pipelines.crawl.config import FetchConfig, HttpConfig
-from pipelines.crawl.fetch_inputs import Inputs, count_urls, is_on_this_machine, open_inputs
+from pipelines.crawl.fetch_inputs import (
+    Inputs,
+    count_urls,
+    is_on_this_machine,
+    open_inputs,
+    private_rows,
+)
+from pipelines.crawl.http.outcomes import Outcome
 from pipelines.layout import join
 from pipelines.ledger import Finished
 
@@ -120,6 +127,7 @@ def fetch_command(
             inputs.parts, inputs.content, output, join(output, _REJECTS), config, engine
         )
     _print_table(output, finished)
+    _print_hint(output, http.allow_networks)
 
 
 def main() -> None:
@@ -176,3 +184,15 @@ def _print_table(output: str, finished: Finished) -> None:
     size = figures["image_bytes"] / 1e6
     print(f"{figures['images']:,} images ({size:,.1f} MB) of {figures['urls']:,} URLs{speed}")
     print(f"{finished.rows:,} rows in {output}")
+
+
+def _print_hint(output: str, allow_networks: tuple[str, ...]) -> None:
+    if all(row["outcome"] != Outcome.UNSAFE_ADDRESS for row in fetch.outcome_table(output)):
+        return
+    rows, address = private_rows(storage.list_files(output, ".parquet"), allow_networks)
+    if rows:
+        print(
+            f"note: {rows:,} rows are at addresses that are not public, such as {address}; if you "
+            f"mean to fetch from there, add --allow-network {address}",
+            file=sys.stderr,
+        )

@@ -13,6 +13,8 @@ from pipelines import ledger, parquet, storage
 from pipelines.crawl.batches import CrawlBatch, ListFormat, Source, SourceKind
 from pipelines.crawl.candidates import DATASET, write_candidates
 from pipelines.crawl.config import CandidatesConfig, HttpConfig
+from pipelines.crawl.http.connect import is_allowed
+from pipelines.crawl.http.outcomes import Outcome
 from pipelines.layout import join
 from pipelines.ledger import Finished, Funnel
 from pipelines.runners import Engine
@@ -68,7 +70,7 @@ def open_inputs(
     done = ledger.read_success(paths[0]) if len(paths) == 1 else None
     if done is not None:
         return Inputs(tuple(files), done.content, True, None)
-    content = ledger.content_hash({file: _sha256(file) for file in files})
+    content = ledger.content_hash({file: file_sha256(file) for file in files})
     return Inputs(tuple(files), content, False, None)
 
 
@@ -112,7 +114,8 @@ def _cut(
     return write_candidates(batch, prepared, join(prepared, _REJECTS), config, engine)
 
 
-def _sha256(url: str) -> str:
+def file_sha256(url: str) -> str:
+    """SHA-256, in hex, of a file's content."""
     return hashlib.sha256(storage.read_bytes(url)).hexdigest()
 
 
@@ -145,3 +148,26 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def private_rows(parts: Sequence[str], allow_networks: tuple[str, ...]) -> tuple[int, str]:
+    """How many `unsafe_address` rows of fetched pairs name an address that is not public.
+
+    Hosts given by name do not count, but for `localhost`. The second value is one such address.
+    """
+    rows, example = 0, ""
+    for part in parts:
+        for batch in parquet.read_batches(part, columns=["url", "outcome"], rows=_READ_ROWS):
+            unsafe = batch.filter(pc.equal(batch.column("outcome"), Outcome.UNSAFE_ADDRESS.value))
+            for url in unsafe.column("url").to_pylist():
+                address = _address(urlsplit(url).hostname or "")
+                if address is not None and not is_allowed(address, allow_networks):
+                    rows, example = rows + 1, example or address
+    return rows, example
+
+
+def _address(host: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return "127.0.0.1" if _is_loopback(host) else None

@@ -1,7 +1,8 @@
 """The outcomes of one part while it is being fetched: a SQLite file that outlives the process.
 
-Every result is committed when it arrives, so a process that is killed loses only the URLs it was
-asking for. The file is also for people: while a crawl runs,
+Who records commits every few results, and at once when none is waiting behind, so a process that
+is killed loses only the URLs it was asking for and those few. The file is also for people: while a
+crawl runs,
 
     sqlite3 -readonly DIR/_work/part-00000.sqlite 'SELECT outcome, count(*) FROM urls GROUP BY 1'
 
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines import storage
+from pipelines.crawl.consent.takedown import SIGNAL
 from pipelines.crawl.http.outcomes import Outcome
 
 log = logging.getLogger(__name__)
@@ -152,7 +154,7 @@ class PartLedger:
         if self._about("policy") not in (None, policy):
             again.append("outcome != 'ok'")
         if self._about("takedown") not in (None, takedown):
-            again.append("opt_out_signal = 'takedown_list'")
+            again.append(f"opt_out_signal = '{SIGNAL}'")
         with self._transaction():
             for condition in again:
                 self._db.execute(f"UPDATE urls SET outcome = NULL WHERE {condition}")

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from pipelines import parquet
+from pipelines.crawl.byte_budget import ByteBudget, give_large_blocks_back
 from pipelines.crawl.config import FetchConfig
-from pipelines.crawl.consent.takedown import Takedown, read_takedown
+from pipelines.crawl.consent.takedown import SIGNAL, Takedown, read_takedown
 from pipelines.crawl.fetch_ledger import (
     FileLock,
     PartLedger,
@@ -20,7 +21,6 @@ from pipelines.crawl.fetch_ledger import (
     work_directory,
 )
 from pipelines.crawl.fetch_rows import (
-    TAKEDOWN_SIGNAL,
     count_outcome,
     is_still_listed,
     recorded_row,
@@ -37,7 +37,8 @@ from pipelines.schemas import FETCHED_PAIRS
 OUTPUT_ROWS = 64
 _OUTPUT_BYTES = 32_000_000
 _OK = str(Outcome.OK)
-_COMMIT_ROWS = 8
+COMMIT_ROWS = 8
+_WAITING_BYTES = 100_000_000  # of bodies between their servers and the ledger
 # Workers whose driver was killed may end a little later than it.
 _LOCK_WAIT_S = 60.0
 
@@ -164,7 +165,7 @@ class PartReader:
 
     def _stands(self, row: Mapping[str, Any], earlier: EarlierPart) -> bool:
         """Whether a failure of an earlier run needs no other try."""
-        if earlier.takedown != self._policy.takedown and row["opt_out_signal"] == TAKEDOWN_SIGNAL:
+        if earlier.takedown != self._policy.takedown and row["opt_out_signal"] == SIGNAL:
             return is_still_listed(row, self._takedown)
         return earlier.settings == self._policy.settings and not self._retryable(row)
 
@@ -179,11 +180,17 @@ class PartReader:
         os.makedirs(directory)
 
         uncommitted = 0
+        budget = ByteBudget(_WAITING_BYTES)
+        give_large_blocks_back()
 
         def fetch(url: str) -> Fetched:
-            response = self._client.get(url, sniff_image, Outcome.NOT_AN_IMAGE)
+            response = self._client.get(url, sniff_image, Outcome.NOT_AN_IMAGE, budget)
             # The row is made here, in one of many threads, as hashing takes time.
-            row = recorded_row(response, pending[url])
+            try:
+                row = recorded_row(response, pending[url])
+            except BaseException:
+                budget.give(len(response.body or b""))
+                raise
             return Fetched(response.outcome, response.body, row)
 
         def record(url: str, fetched: Fetched, waiting: int) -> None:
@@ -191,7 +198,7 @@ class PartReader:
             work.ledger.record(url, fetched.row, fetched.body)
             uncommitted += 1
             # What waits behind this one would be lost with it, so it need not be on disk before.
-            if not waiting or uncommitted >= _COMMIT_ROWS:
+            if not waiting or uncommitted >= COMMIT_ROWS:
                 work.ledger.commit()
                 uncommitted = 0
 
@@ -202,6 +209,7 @@ class PartReader:
             record,
             self._config.concurrency,
             directory,
+            budget,
         )
         work.ledger.commit()
         _compare(counted, work.ledger.counts() - before, work.path)

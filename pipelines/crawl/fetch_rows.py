@@ -14,7 +14,6 @@ from pipelines.crawl.http.outcomes import Outcome
 from pipelines.crawl.http.politeness import registrable_domain
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-TAKEDOWN_SIGNAL = "takedown_list"
 _MICROSECOND = timedelta(microseconds=1)
 
 

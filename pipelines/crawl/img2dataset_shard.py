@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from pipelines import storage
+from pipelines.crawl.byte_budget import UNLIMITED, ByteBudget
 from pipelines.crawl.http.outcomes import Outcome
 
 SEAM = "download_image_with_retry"
@@ -77,6 +78,7 @@ def fetch_shard(
     record: Callable[[str, Fetched, int], None],
     threads: int,
     directory: str,
+    budget: ByteBudget = UNLIMITED,
 ) -> Statistics:
     """Fetch `urls` with img2dataset's worker.
 
@@ -89,6 +91,8 @@ def fetch_shard(
             results are waiting behind it; in this thread and as they arrive.
         threads: size of the thread pool; twice as many results may wait for `record`.
         directory: local work directory, which exists; the statistics stay in it.
+        budget: what `fetch` took its bodies' bytes from; they are given back when `record` is done
+            with them. That thread waits for no bytes, so those that do are always served.
 
     Raises:
         RuntimeError: if the worker lost a URL.
@@ -122,13 +126,16 @@ def fetch_shard(
             self, image: bytes | None, key: str, _caption: None, meta: dict[str, Any]
         ) -> None:
             result = results.pop(int(key), None)
-            if result is None or bugs:
+            if result is None:
                 return
             try:
-                record(meta["url"], result._replace(body=image), len(results))
+                if not bugs:
+                    record(meta["url"], result._replace(body=image), len(results))
             except Exception as error:
                 # The worker would print it and go on.
                 bugs.append(error)
+            finally:
+                budget.give(len(result.body or b""))
 
         def close(self) -> None:
             pass

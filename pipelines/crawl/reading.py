@@ -87,8 +87,8 @@ def plan_reading(
         plan = storage.read_json(url)
         if plan["fingerprint"] == fingerprint:
             return list(plan["shards"])
-    except FileNotFoundError:
-        pass
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        pass  # there is none, or a damaged one
     # A fresh reading: parts gathered from an earlier one would not fit to it.
     directory = url.rsplit("/", 1)[0]
     storage.remove(directory, recursive=True)

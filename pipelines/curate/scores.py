@@ -78,7 +78,7 @@ def score_pairs(batch: str, layout: Layout, score: Score, engine: Engine) -> Fin
         FileNotFoundError: if `curated_pairs` of the batch is not finished.
     """
     source = layout.dataset("curated_pairs", batch)
-    curated = ledger.require_success(source)
+    curated = ledger.require_parts(source)
     stage = ShardStage(
         dataset=score.dataset,
         schema=score.schema(),

@@ -65,7 +65,7 @@ def write_curated(
     Raises:
         FileNotFoundError: if `source` is not finished.
     """
-    fetched = ledger.require_success(source)
+    fetched = ledger.require_parts(source)
     fingerprint = ledger.fingerprint(CODE_VERSION, config, [fetched.content])
     shards = storage.list_files(source, ".parquet")
     done = ledger.read_success(output)

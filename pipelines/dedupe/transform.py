@@ -97,7 +97,7 @@ def write_deduped(places: Places, config: DedupeConfig, engine: Engine) -> Finis
         FileNotFoundError: if the curated pairs or the index are not finished.
         ValueError: if the index was built with other crops.
     """
-    curated = ledger.require_success(places.curated)
+    curated = ledger.require_parts(places.curated)
     built = ledger.require_success(places.index)
     parts = [list(config.crops), list(config.cuts)]
     if [built.details["crops"], built.details.get("cuts")] != parts:

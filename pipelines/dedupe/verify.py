@@ -48,7 +48,7 @@ def remaining_copies(
     Returns:
         The copies that remain; empty if the batch is clean.
     """
-    ledger.require_success(deduped)
+    ledger.require_parts(deduped)
     ledger.require_success(index)
     rows = _smallest_uids(storage.list_files(deduped, ".parquet"), sample)
     if rows is None:

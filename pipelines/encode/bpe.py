@@ -51,7 +51,7 @@ def train_tokenizer(batches: Sequence[str], layout: Layout, config: BpeConfig) -
     if not batches:
         raise ValueError("no crawl batch to train the tokenizer on; name at least one")
     names = sorted(set(batches))
-    upstream = [ledger.require_success(layout.dataset("deduped_pairs", name)) for name in names]
+    upstream = [ledger.require_parts(layout.dataset("deduped_pairs", name)) for name in names]
     mark = ledger.fingerprint(CODE_VERSION, config, [done.content for done in upstream])
     done = ledger.read_success(layout.tokenizer)
     if done is not None and done.fingerprint == mark:

@@ -73,7 +73,7 @@ def encode_pairs(
         ValueError: if the tokenizer was trained with another configuration.
     """
     pairs = layout.dataset("deduped_pairs", batch)
-    upstream = ledger.require_success(pairs)
+    upstream = ledger.require_parts(pairs)
     tokenizer = ledger.require_success(layout.tokenizer).details
     if tokenizer["config"] != dataclasses.asdict(bpe):
         raise ValueError(

@@ -104,6 +104,10 @@ def test_numbers_in_the_environment(monkeypatch: pytest.MonkeyPatch, value: str)
         ("DALLE_CRAWL_PROCESSES", "0", "at least 1"),
         ("DALLE_BEAM_OPTIONS", "--a=b parallelism=8", "'parallelism=8'; write every option as"),
         ("DALLE_BEAM_OPTIONS", '--a="b', "close its quotes"),
+        ("DALLE_DATA_ROOT", "data", "give an absolute path or a URL"),
+        ("DALLE_REFERENCE_IMAGES", "./coco", "give an absolute path or a URL"),
+        ("DALLE_CRAWL_INBOX", "inbox", "give an absolute path or a URL"),
+        ("DALLE_CRAWL_TAKEDOWN", "takedown.txt", "give an absolute path or a URL"),
     ],
 )
 def test_settings_of_the_crawl(
@@ -113,6 +117,11 @@ def test_settings_of_the_crawl(
     with pytest.raises(UserError, match=variable) as error:
         Settings.from_environment()
     assert said in str(error.value)
+
+
+def test_data_may_lie_behind_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DALLE_DATA_ROOT", "s3://bucket/dalle/")
+    assert Settings.from_environment().layout.root == "s3://bucket/dalle"
 
 
 def test_wrong_settings_end_the_programs(dagster_home: Path) -> None:

@@ -2,8 +2,10 @@
 
 import gzip
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -11,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets import batches
+from assets.lib import runs
+from assets.lib.home import UserError
 from assets.lib.settings import REPOSITORY
 from pipelines import ledger
 from pipelines.crawl.batches import CrawlBatch, ListFormat, Source, SourceKind, read_batch
@@ -80,6 +84,26 @@ def test_a_long_list_is_cut(layout: Layout, tmp_path: Path, capsys: Output) -> N
     assert {(s.snapshot, s.format, s.columns) for s in sources} == {
         ("v1", ListFormat.TSV, ("caption", "url"))
     }
+
+
+def test_a_relative_path_is_read_from_any_working_directory(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists, pages = tmp_path / "lists", tmp_path / "pages"
+    for folder in (lists, pages):
+        folder.mkdir()
+    file = lists / "a.csv"
+    file.write_text("url,caption\nhttps://example.org/a.jpg,a red bicycle\n")
+    (pages / "a.html").write_text("<html><img src=a.png alt=cat></html>")
+    monkeypatch.chdir(tmp_path)
+    words = {"file": "lists/a.csv", "folder": "lists", "glob": "lists/*.csv"}
+    for name, word in words.items():
+        assert batches.main(["add", name, word]) == 0
+        assert _source(layout, name).paths == (str(file),)
+    assert batches.main(["add", "saved", "https://example.org/=pages"]) == 0
+    assert _source(layout, "saved").paths == (str(pages),)
+    assert batches.main(["add", "web", "https://example.org/lists/a.csv"]) == 0
+    assert _source(layout, "web").paths == ("https://example.org/lists/a.csv",)
 
 
 def test_columns_and_names_that_are_said(layout: Layout, tmp_path: Path) -> None:
@@ -159,7 +183,9 @@ def test_a_wrong_option_is_bad_usage(layout: Layout, capsys: Output) -> None:
 
 def test_a_crawled_batch_keeps_its_sources(layout: Layout, capsys: Output) -> None:
     assert batches.main(["add", "mine", "https://example.org/a.html"]) == 0
+    assert "replace" not in capsys.readouterr().out
     assert batches.main(["add", "mine", "https://example.org/b.html"]) == 0
+    assert "batch mine had other sources, which these replace" in capsys.readouterr().out
     finished = Finished("image_text_candidates", "f", "c", 1, 1, Funnel(1, 1))
     ledger.write_success(layout.dataset("image_text_candidates", "mine"), finished)
     assert batches.main(["add", "mine", "https://example.org/b.html"]) == 0
@@ -193,3 +219,56 @@ def test_a_misspelt_batch_is_not_launched(layout: Layout, capsys: Output) -> Non
     for name in ("misspelt", "mime-*"):
         assert batches.main(["launch", name]) == 2
         assert "(registered: mine)" in capsys.readouterr().err
+
+
+def test_one_command_queues_a_run_for_each_batch_of_a_pattern(
+    layout: Layout, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"web-{number:04}" for number in range(3)]
+    for name in (*names, "other"):
+        assert batches.main(["add", name, "http://127.0.0.1:9/a.html"]) == 0
+    commands = []
+    run = subprocess.run
+
+    def counted(command: list[str], **options: Any) -> Any:
+        commands.append(command)
+        return run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", counted)
+    capsys.readouterr()
+    assert batches.main(["launch", "web-*"]) == 0
+    assert len(commands) == 1
+    with dg.DagsterInstance.get() as instance:
+        queued = {run.tags["dagster/partition"]: run for run in instance.get_runs()}
+    assert sorted(queued) == names
+    assert {(run.job_name, run.status) for run in queued.values()} == {
+        ("collect_pairs", dg.DagsterRunStatus.QUEUED)
+    }
+    assert capsys.readouterr().out.splitlines() == [
+        f"collect_pairs of batch {name} is queued as run {queued[name].run_id}" for name in names
+    ]
+
+
+def test_what_a_run_would_refuse_is_not_queued(
+    layout: Layout, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DALLE_CRAWL_CONTACT", raising=False)
+    assert batches.main(["add", "mine", "https://example.org/a.html"]) == 0
+    for words, said in (
+        (["mine"], "set DALLE_CRAWL_CONTACT"),
+        (["mine", "build_dataset"], "set DALLE_CRAWL_CONTACT"),
+        (["mine", "wrong_job"], "choose one of collect_pairs, encode_pairs, build_dataset"),
+        (["mine", "train_dvae"], "there is no job 'train_dvae' of batches"),
+    ):
+        assert batches.main(["launch", *words]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+
+
+@pytest.mark.usefixtures("layout")
+def test_a_command_of_dagster_that_fails_tells_its_sentence_only() -> None:
+    with pytest.raises(UserError) as error:
+        runs.launch("wrong_job", {})
+    assert str(error.value).startswith('Job "wrong_job" not found')
+    assert "\n" not in str(error.value)

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from assets import crawl
-from assets.lib import crawl_checks, exhibits
+from assets.lib import crawl_checks, crawl_page, exhibits
 from assets.lib.crawl_page import success_share
 from assets.lib.exhibits import Captioned
 from assets.lib.settings import Settings
@@ -236,10 +236,26 @@ def test_hostile_pictures_are_grey_and_cost_no_memory() -> None:
     hostile = [_png_bomb(30_000), whole[:100], b"", b"GIF89a" + b"\xff" * 50, b"<svg/>", eps]
     hostile.append(b"RIFF\x10\x00\x00\x00WEBPVP8 \xff\xff\xff\xff")
     tracemalloc.start()
-    sheet = exhibits.contact_sheet([Captioned(data, "\ud83d broken \0") for data in hostile])
+    safe = crawl_page.safe_pictures([Captioned(data, "\ud83d broken \0") for data in hostile])
+    sheet = exhibits.contact_sheet(safe)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 30_000_000
     assert len(Image.open(io.BytesIO(sheet)).convert("RGB").getcolors(100_000) or ()) < 300
-    shown = exhibits.contact_sheet([Captioned(whole, "red")])
+    assert [picture.image for picture in safe] == [b""] * len(hostile)
+    shown = exhibits.contact_sheet(crawl_page.safe_pictures([Captioned(whole, "red")]))
     assert (254, 0, 0) in [c for _, c in Image.open(io.BytesIO(shown)).convert("RGB").getcolors()]
+
+
+def test_originals_are_decoded_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (200, 100), "red").save(stream, "PNG")
+
+    def crash(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("decoded in this process")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Image, "open", crash)
+        (shown,) = crawl_page.safe_pictures([Captioned(stream.getvalue(), "red")])
+    assert shown.caption == "red"
+    assert Image.open(io.BytesIO(shown.image)).size == (64, 32)

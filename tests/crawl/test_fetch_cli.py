@@ -14,6 +14,7 @@ import pytest
 from fetch_web import ImageServer, outcomes, table, write_parts
 
 from pipelines import identity, schemas
+from pipelines.crawl.fetch_part import COMMIT_ROWS
 
 LOOPBACK = (
     "--allow-network", "127.0.0.0/8", "--domain-delay", "0", "--domain-connections", "64",
@@ -71,6 +72,17 @@ def test_failures_are_a_table_and_no_error(server, tmp_path):
     assert len(server.asked) == 30
 
 
+def test_an_address_that_is_not_public_is_said_to_be_one(server, tmp_path):
+    write_parts(tmp_path / "candidates", urls_of(server, 3), 10)
+    done = run(tmp_path / "candidates", "--output", tmp_path / "out")
+    assert done.returncode == 0
+    assert "unsafe_address" in done.stdout
+    words = "4 rows are at addresses that are not public, such as 127.0.0.1;"
+    assert words in done.stderr
+    assert "--allow-network 127.0.0.1" in done.stderr
+    assert server.asked == []
+
+
 @pytest.mark.slow
 def test_other_parquet_files_in_two_processes(server, tmp_path):
     urls = urls_of(server, 40)
@@ -93,7 +105,9 @@ def test_other_parquet_files_in_two_processes(server, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "processes"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
-def test_an_interrupted_command_goes_on(server, tmp_path, number, processes):
+def test_an_interrupted_command_goes_on(server, tmp_path, monkeypatch, number, processes):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     write_parts(tmp_path / "candidates", urls_of(server, 200), 50)
     out = tmp_path / "out"
     server.pause_s = 0.05
@@ -114,7 +128,10 @@ def test_an_interrupted_command_goes_on(server, tmp_path, number, processes):
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert len(outcomes(str(out))) == 200
-    assert 200 <= len(server.asked) <= 200 + 2 * 2 * 4
+    assert 200 <= len(server.asked) <= 200 + processes * (4 + COMMIT_ROWS)
+    # What Beam and wandb make for themselves was with the output, and went with it.
+    assert not list((tmp_path / "temporary").glob("*"))
+    assert not (out / "_work").exists()
     assert not list(out.glob("**/.*"))
 
 

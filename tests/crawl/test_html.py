@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.crawl.sources.charsets import decode
-from pipelines.crawl.sources.html import Base, Image, Page, extract_images, parse_page
+from pipelines.crawl.sources.html import Base, Image, Page, parse_page
 from pipelines.crawl.sources.image_address import largest_of_srcset
 from pipelines.crawl.sources.parser_process import PARSE_SECONDS, PageError, parse_untrusted
 
@@ -13,7 +13,7 @@ PAGE = "http://site.example/a/page.html"
 
 
 def images(body: str, content_type: str = "") -> list[Image]:
-    return extract_images(body.encode(), PAGE, content_type)
+    return parse_page(body.encode(), PAGE, content_type).images
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,12 @@ def test_base_holds_for_every_image_and_text_is_decoded():
 def test_charsets_come_from_the_header_then_the_page():
     tag = '<img src="a.png" alt="Füße">'
     assert (
-        extract_images(tag.encode("latin-1"), PAGE, "text/html; charset=ISO-8859-1")[0][1] == "Füße"
+        parse_page(tag.encode("latin-1"), PAGE, "text/html; charset=ISO-8859-1").images[0][1]
+        == "Füße"
     )
     meta = f'<meta charset="windows-1252">{tag}'.encode("cp1252")
-    assert extract_images(meta, PAGE, "text/html; charset=no-such")[0].caption == "Füße"
-    assert extract_images(tag.encode(), PAGE)[0].caption == "Füße"
+    assert parse_page(meta, PAGE, "text/html; charset=no-such").images[0].caption == "Füße"
+    assert parse_page(tag.encode(), PAGE).images[0].caption == "Füße"
 
 
 def test_srcset_with_commas_in_addresses():

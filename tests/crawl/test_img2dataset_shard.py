@@ -3,6 +3,7 @@ import threading
 import pytest
 
 from pipelines.crawl import img2dataset_shard
+from pipelines.crawl.byte_budget import ByteBudget
 from pipelines.crawl.http.outcomes import Outcome
 from pipelines.crawl.img2dataset_shard import SEAM, Fetched, fetch_shard, load_downloader
 
@@ -76,3 +77,34 @@ def test_a_fetch_that_fails_is_not_lost_without_a_word(tmp_path):
     urls = [f"http://h/{i}" for i in range(50)]
     with pytest.raises(OSError, match="a bug"):
         fetch_shard(load_downloader(), urls, broken, lambda *_: None, 2, str(tmp_path))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_bodies_over_the_budget_wait_and_never_for_ever(tmp_path, fails):
+    budget = ByteBudget(100)
+    lock = threading.Lock()
+    held = [0, 0]
+
+    def fetch(url: str) -> Fetched:
+        # The first body of all is larger than the budget: it fits alone.
+        size = 150 if url.endswith("/0") else 40
+        budget.take(size)
+        with lock:
+            held[0] += size
+            held[1] = max(held)
+        return Fetched(Outcome.OK, bytes(size), {})
+
+    def record(url: str, result: Fetched, waiting: int) -> None:
+        if fails:
+            raise OSError("the disk is full")
+        with lock:
+            held[0] -= len(result.body or b"")
+
+    urls = [f"http://h/{i}" for i in range(60)]
+    arguments = (load_downloader(), urls, fetch, record, 8, str(tmp_path), budget)
+    if fails:
+        with pytest.raises(OSError, match="disk is full"):
+            fetch_shard(*arguments)
+    else:
+        fetch_shard(*arguments)
+        assert held == [0, 150]

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from protego import Protego
 
 from pipelines.crawl.consent import robots
-from pipelines.crawl.consent.robots import HostRules, RobotsFile
+from pipelines.crawl.consent.robots import HostRules, RobotsFile, Unreachable
 from pipelines.crawl.consent.robots_rules import read_robots, read_tdmrep, spelled
+from pipelines.crawl.http.outcomes import Outcome
 
 AGENT = "our-bot"
 NONE = RobotsFile(404, "")
@@ -387,6 +388,15 @@ def test_a_file_that_is_not_there_allows_and_one_that_cannot_be_had_forbids(stat
     found = here.rules.forbids("http://h/a")
     assert (found and found.signal) == signal
     assert len(here.asked) == (1 if signal else 2)
+
+
+def test_silence_says_how_the_request_ended():
+    silent = RobotsFile(None, "dns: no such name", Outcome.DNS)
+    found = Web({"http://h/robots.txt": silent}).rules.forbids("http://h/a")
+    text = "http://h/robots.txt: dns: no such name"
+    assert found == Unreachable("robots_unreachable", text, Outcome.DNS)
+    refused = web("", 503).rules.forbids("http://h/a")
+    assert refused == Unreachable("robots_unreachable", "http://h/robots.txt: 503", None)
 
 
 def test_an_answer_holds_for_a_day_and_silence_for_five_minutes():

@@ -1,7 +1,5 @@
-import io
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,7 +9,6 @@ from fetched_corpus import artwork, encoded, fetched_pairs, on_white, row
 from pipelines import schemas
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.transform import curate_pairs
-from pipelines.dedupe import progress
 from pipelines.layout import Layout
 from pipelines.runners import Engine
 
@@ -78,23 +75,3 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert told in done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-
-
-def test_progress_is_shown_on_a_terminal_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(progress, "_SECONDS", 0.01)
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    for stream, shown in ((Terminal(), True), (io.StringIO(), False)):
-        monkeypatch.setattr(sys, "stderr", stream)
-        with progress.counting(str(tmp_path), ".json", "finished shards"):
-            (tmp_path / "1.json").touch()
-            if shown:
-                late = time.monotonic() + 10
-                while "finished shards: 1" not in stream.getvalue():
-                    assert time.monotonic() < late, stream.getvalue()
-        assert ("finished shards" in stream.getvalue()) is shown

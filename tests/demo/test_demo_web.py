@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipelines.crawl.sources.html import extract_images
+from pipelines.crawl.sources.html import parse_page
 from pipelines.demo.corpus import english_name, load_pictures, on_white, open_png
 from pipelines.demo.reference import choose_references
 from pipelines.demo.web import MARKER, MAX_BYTES, build_web
@@ -26,7 +26,7 @@ def shown(web):
     found = []
     for page in sorted(Path(web.directory, "www").rglob("*.html")):
         address = f"{BASE}/{page.relative_to(Path(web.directory, 'www'))}"
-        found += extract_images(page.read_bytes(), address)
+        found += parse_page(page.read_bytes(), address).images
     return found
 
 

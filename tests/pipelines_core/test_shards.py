@@ -141,3 +141,49 @@ def test_a_dask_cluster_gives_the_same_bytes(tmp_path: Path, shards: list[str]) 
         stage(there).run(shards, Engine("DaskRunner", (address,)))
         default_client().close()  # Beam leaves it open, and it would look for the cluster
     assert files(there) == files(here)
+
+
+def test_a_part_that_is_gone_is_made_again(
+    tmp_path: Path, shards: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(str(tmp_path / "data"))
+    first = stage(layout).run(shards, Engine())
+    before = files(layout)
+    parts = storage.list_files(stage(layout).output, ".parquet")
+    Path(parts[1]).unlink()
+    Path(parts[2]).write_bytes(Path(parts[2]).read_bytes()[:100])
+    with pytest.raises(FileNotFoundError, match="lacks parts"):
+        ledger.require_parts(stage(layout).output)
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    monkeypatch.setenv("SEEN", str(seen))
+    assert stage(layout, Counting).run(shards, Engine()) == first
+    assert len(list(seen.iterdir())) == 2 * -(-ROWS // 16)
+    assert files(layout) == before
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b"{}", b"null"])
+def test_a_damaged_receipt_is_none(tmp_path: Path, shards: list[str], damaged: bytes) -> None:
+    layout = Layout(str(tmp_path / "data"))
+    first = stage(layout).run(shards, Engine())
+    receipts = storage.list_files(join(stage(layout).output, "_receipts"), ".json")
+    Path(receipts[0]).write_bytes(damaged)
+    storage.remove(join(stage(layout).output, ledger.SUCCESS))
+    assert stage(layout).run(shards, Engine()) == first
+
+
+def test_nothing_of_another_is_written_over(tmp_path: Path, shards: list[str]) -> None:
+    layout = Layout(str(tmp_path / "data"))
+    place = Path(stage(layout).output)
+    place.mkdir(parents=True)
+    for name in ("sales.parquet", "part-00000.parquet"):
+        pq.write_table(pq.read_table(shards[0]).replace_schema_metadata(), place / name)
+        before = files(layout)
+        with pytest.raises(ValueError, match="choose another place"):
+            stage(layout).run(shards, Engine())
+        assert files(layout) == before
+        (place / name).unlink()
+    stage(layout).run(shards, Engine())
+    other = dataclasses.replace(stage(layout), dataset="other")
+    with pytest.raises(ValueError, match=f"holds {stage(layout).dataset}"):
+        other.run(shards, Engine())

@@ -15,6 +15,7 @@ from pipelines.crawl.consent.robots_rules import (
     read_tdmrep,
     spelled,
 )
+from pipelines.crawl.http.outcomes import Outcome
 
 _TDMREP = "/.well-known/tdmrep.json"
 _DAY_S = 24 * 3600.0  # RFC 9309, section 2.4
@@ -27,23 +28,35 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class RobotsFile(NamedTuple):
-    """A file as fetched: its status (None if the host gave no answer) and text or error."""
+    """A file as fetched: its status (None if the host gave no answer) and text or error.
+
+    `failure` says how the request ended that got no answer.
+    """
 
     status: int | None
     text: str
+    failure: Outcome | None = None
+
+
+class Unreachable(NamedTuple):
+    """As `OptOut`, where nobody knows the rules; `reason` is how the request for them ended."""
+
+    signal: str
+    text: str
+    reason: Outcome | None
 
 
 class _Answer(NamedTuple):
     """What a host said.
 
     Attributes:
-        unreachable: why its robots.txt is not known.
+        unreachable: that its robots.txt is not known, and why.
         robots: its rules for us.
         tdmrep: its reservations.
         expires: when to ask again, on the cache's clock.
     """
 
-    unreachable: str | None
+    unreachable: Unreachable | None
     robots: RobotsRules
     tdmrep: tuple[tuple[Pattern, bool], ...]
     expires: float
@@ -93,12 +106,12 @@ class HostRules:
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
         self._weight = 0
 
-    def forbids(self, url: str) -> OptOut | None:
+    def forbids(self, url: str) -> OptOut | Unreachable | None:
         """The rule that forbids to fetch and use `url` (absolute, http or https), or None.
 
-        The signals are `robots_unreachable`, `robots_txt`, `content_usage` and `tdmrep`. A
-        `tdm-reservation: 0` header would outweigh tdmrep.json, but to see it one would have to
-        ask for what the host reserved.
+        The signals are `robots_unreachable` (an `Unreachable`), `robots_txt`, `content_usage` and
+        `tdmrep`. A `tdm-reservation: 0` header would outweigh tdmrep.json, but to see it one would
+        have to ask for what the host reserved.
 
         Raises:
             Exception: what `fetch` raises, if it does; the next call asks again.
@@ -107,7 +120,7 @@ class HostRules:
         origin = _origin(parts)
         answer = self._answer(origin)
         if answer.unreachable is not None:
-            return OptOut("robots_unreachable", answer.unreachable)
+            return answer.unreachable
         target = spelled((parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
         if pattern := answer.robots.disallowing(target):
             return OptOut("robots_txt", f"{origin}/robots.txt: Disallow: {pattern.text}")
@@ -141,12 +154,13 @@ class HostRules:
 
     def _ask(self, origin: str) -> _Answer:
         address = f"{origin}/robots.txt"
-        status, text = self._fetch(address)
+        status, text, failure = self._fetch(address)
         # RFC 9309, section 2.3.1: 4xx means that there are no rules, 5xx or silence that nothing
         # is allowed. 429 says "later", not "none".
         if status is None or status >= 500 or status == 429:
-            reason = f"{address}: {status or text}"
-            return _Answer(reason, RobotsRules(), (), self._clock() + _UNREACHABLE_S)
+            words = f"{address}: {status or text}"
+            silent = Unreachable(Outcome.ROBOTS_UNREACHABLE.value, words, failure)
+            return _Answer(silent, RobotsRules(), (), self._clock() + _UNREACHABLE_S)
         robots = read_robots(text, self._agent) if 200 <= status < 300 else RobotsRules()
         return _Answer(None, robots, self._tdmrep(origin, robots), self._clock() + _DAY_S)
 
@@ -159,7 +173,7 @@ class HostRules:
         """
         if robots.disallowing(_TDMREP):
             return ()
-        status, text = self._fetch(origin + _TDMREP)
+        status, text, _ = self._fetch(origin + _TDMREP)
         return read_tdmrep(text) if status is not None and 200 <= status < 300 else ()
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from pipelines.crawl.byte_budget import UNLIMITED, ByteBudget
 from pipelines.crawl.config import HttpConfig
 from pipelines.crawl.consent.opt_out import OptOut, forbidden_by_headers
-from pipelines.crawl.consent.robots import HostRules, RobotsFile
+from pipelines.crawl.consent.robots import HostRules, RobotsFile, Unreachable
 from pipelines.crawl.consent.takedown import Takedown
 from pipelines.crawl.http.body import Sniff, Wanted, read_body, sniff_image
 from pipelines.crawl.http.connect import Connector, Target
@@ -21,6 +22,7 @@ from pipelines.crawl.http.deadline import Deadline
 from pipelines.crawl.http.message import Exchange, request_bytes
 from pipelines.crawl.http.outcomes import FetchError, Outcome
 from pipelines.crawl.http.politeness import AdaptiveLimit, Politeness
+from pipelines.crawl.http.response import Response
 from pipelines.identity import normalise_url
 
 __all__ = ["HttpClient", "Response", "Sniff", "sniff_image"]
@@ -29,50 +31,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _POLICY_BYTES = 512 * 1024  # RFC 9309, section 2.5: parse at least 500 KiB
 _URL_CHARACTERS = 8192  # RFC 9110, section 4.1: at least 8000 should be supported
 _KEPT_CHARACTERS = 1000  # of a header; they are stored with every row
-# Without a status from a server these are our own refusals: no attempt that counts for the URL.
-_NOT_ASKED = frozenset(
-    {
-        Outcome.OPTED_OUT,
-        Outcome.ROBOTS_UNREACHABLE,
-        Outcome.INVALID_URL,
-        Outcome.UNSAFE_ADDRESS,
-        Outcome.THROTTLED,
-    }
-)
-
-
-@dataclass(frozen=True)
-class Response:
-    """How a request ended.
-
-    Attributes:
-        url: the address that answered, after redirects.
-        outcome: `ok`, or why there is no body.
-        detail: the error's own words.
-        status: HTTP status of the last response.
-        content_type: its Content-Type header.
-        mime: type found in the first bytes.
-        body: decoded bytes, if `ok`.
-        opt_out: the signal that forbids the use.
-        attempts: requests made for this URL, redirects apart.
-        ended_at: when the exchange ended.
-    """
-
-    url: str
-    outcome: Outcome
-    detail: str | None = None
-    status: int | None = None
-    content_type: str = ""
-    mime: str | None = None
-    body: bytes | None = None
-    opt_out: OptOut | None = None
-    attempts: int = 1
-    ended_at: datetime = datetime.min
-
-    @property
-    def was_asked(self) -> bool:
-        """Whether a server was asked for the URL, or was at least looked for."""
-        return self.status is not None or self.outcome not in _NOT_ASKED
+_OF_THE_HOST = (Outcome.DNS, Outcome.CONNECT, Outcome.TLS)
 
 
 @dataclass
@@ -86,6 +45,7 @@ class _Try:
         rules_s: by how much waiting for robots.txt may still move the deadline. A chain of
             redirects over hosts with slow ones must not hold a thread for as long as it likes.
         guarded: whether signals of opt-out end it; they do not apply to the files that hold them.
+        budget: where the body's bytes are taken from.
         refused: whether something remembered ended it, so that another try would end alike.
     """
 
@@ -94,12 +54,13 @@ class _Try:
     deadline: Deadline
     rules_s: float
     guarded: bool
+    budget: ByteBudget
     refused: bool = field(default=False, init=False)
     status: int | None = field(default=None, init=False)
     content_type: str = field(default="", init=False)
     opt_out: OptOut | None = field(default=None, init=False)
 
-    def refuse_if(self, signal: OptOut | None) -> None:
+    def refuse_if(self, signal: OptOut | Unreachable | None) -> None:
         """End here if there is a signal.
 
         Raises:
@@ -108,14 +69,16 @@ class _Try:
         """
         if signal is None:
             return
-        self.refused, self.opt_out = True, OptOut(signal.signal, signal.text[:_KEPT_CHARACTERS])
+        self.refused = True
+        text = signal.text[:_KEPT_CHARACTERS]
         outcome = Outcome.OPTED_OUT
-        if signal.signal == "robots_unreachable":
+        if isinstance(signal, Unreachable):
             outcome = Outcome.ROBOTS_UNREACHABLE
-            reason = signal.text.partition(".txt: ")[2].partition(":")[0]
-            if reason in (Outcome.DNS, Outcome.CONNECT, Outcome.TLS):
-                outcome, self.opt_out = Outcome(reason), None
-        raise FetchError(outcome, f"{signal.signal}: {signal.text[:_KEPT_CHARACTERS]}")
+            if signal.reason in _OF_THE_HOST:
+                outcome = signal.reason
+        if outcome not in _OF_THE_HOST:
+            self.opt_out = OptOut(signal.signal, text)
+        raise FetchError(outcome, f"{signal.signal}: {text}")
 
 
 class HttpClient:
@@ -142,23 +105,28 @@ class HttpClient:
         self._limit = AdaptiveLimit(concurrency) if concurrency is not None else None
         self._rules = HostRules(config.agent, self._policy_file)
 
-    def get(self, url: str, sniff: Sniff, wrong_type: Outcome) -> Response:
+    def get(
+        self, url: str, sniff: Sniff, wrong_type: Outcome, budget: ByteBudget = UNLIMITED
+    ) -> Response:
         """Fetch `url`, following redirects and trying again where that makes sense; never raises.
 
         Args:
             url: absolute http(s) URL.
             sniff: gets the first bytes and the Content-Type; None refuses the body.
             wrong_type: the outcome of such a refusal.
+            budget: the body waits until its bytes fit; those of the returned one stay taken, and
+                the caller gives them back. One of unknown length counts as the longest possible
+                until it is there.
         """
         config = self._config
         wanted = Wanted(sniff, wrong_type, config.max_bytes, config.min_bytes_per_s)
-        this, attempts = self._begin(url, wanted, guarded=True), 0
+        this, attempts = self._begin(url, wanted, budget, guarded=True), 0
         response = self._run(this)
         while response.was_asked:
             attempts += 1
             if this.refused or not response.outcome.retryable or attempts > config.retries:
                 break
-            this = self._begin(url, wanted, guarded=True)
+            this = self._begin(url, wanted, budget, guarded=True)
             again = self._run(this)
             if not again.was_asked:  # what the server said tells more than our own refusal
                 break
@@ -174,16 +142,16 @@ class HttpClient:
         """
         rate = self._config.min_bytes_per_s
         wanted = Wanted(lambda *_: "text", Outcome.NOT_A_PAGE, _POLICY_BYTES, rate, cut=True)
-        got = self._run(self._begin(address, wanted, guarded=False))
+        got = self._run(self._begin(address, wanted, UNLIMITED, guarded=False))
         if got.outcome is Outcome.THROTTLED and got.status is None:
             raise FetchError(got.outcome, got.detail or "")
         if got.status is None or got.status == 429 or (got.status < 400 and got.body is None):
-            return RobotsFile(None, f"{got.outcome}: {got.detail}")
+            return RobotsFile(None, f"{got.outcome}: {got.detail}", got.outcome)
         return RobotsFile(got.status, (got.body or b"").decode("utf-8", errors="replace"))
 
-    def _begin(self, url: str, wanted: Wanted, *, guarded: bool) -> _Try:
+    def _begin(self, url: str, wanted: Wanted, budget: ByteBudget, *, guarded: bool) -> _Try:
         seconds = self._config.deadline_s
-        return _Try(url, wanted, Deadline(seconds), seconds, guarded)
+        return _Try(url, wanted, Deadline(seconds), seconds, guarded, budget)
 
     def _run(self, this: _Try) -> Response:
         outcome, detail, mime, body = Outcome.OK, None, None, None
@@ -260,10 +228,26 @@ class HttpClient:
             outcome = Outcome.BAD_RESPONSE
         if outcome is not Outcome.OK:
             raise FetchError(outcome, f"HTTP status {exchange.status}")
-        body, mime = read_body(exchange, this.wanted)
-        if self._takedown is not None and this.guarded:
-            this.refuse_if(self._takedown.forbids_sha256(hashlib.sha256(body).digest()))
+        size, kept = _announced(exchange, this.wanted), 0
+        arrived = time.monotonic()
+        this.budget.take(size)
+        this.deadline.extend(time.monotonic() - arrived)
+        try:
+            body, mime = read_body(exchange, this.wanted)
+            if self._takedown is not None and this.guarded:
+                this.refuse_if(self._takedown.forbids_sha256(hashlib.sha256(body).digest()))
+            kept = len(body)
+        finally:
+            this.budget.give(size - kept)
         return body, mime
+
+
+def _announced(exchange: Exchange, wanted: Wanted) -> int:
+    """The most bytes that a body may have."""
+    declared = exchange.header("content-length") or ""
+    if not declared.isdecimal() or exchange.header("content-encoding") is not None:
+        return wanted.max_bytes
+    return min(int(declared), wanted.max_bytes)
 
 
 def _parsed(url: str) -> SplitResult:

@@ -12,12 +12,15 @@ from typing import IO, NamedTuple
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
 MAX_BLOCK_BYTES = 32 * 1024 * 1024
+# JSON takes 25 times its bytes when it is parsed.
+MAX_METADATA_BYTES = 8 * 1024 * 1024
 # As numbers: the flags' own operators are slow.
 RESPONSE = int(WarcRecordType.response)
 RESOURCE = int(WarcRecordType.resource)
 METADATA = int(WarcRecordType.metadata)
 _GZIP = b"\x1f\x8b\x08"
 _START = b"WARC/1."
+_NEXT = b"\r\n\r\n" + _START
 _CHUNK = 1 << 16
 _PROBE = 1024
 # fastwarc raises these for broken data.
@@ -35,7 +38,7 @@ class Found(NamedTuple):
         record: for its WARC headers, until the next one is asked for.
         kind: RESPONSE, RESOURCE or METADATA.
         position: offset of the record in the file, in bytes.
-        block: what follows the WARC headers; of more than `MAX_BLOCK_BYTES` only the beginning.
+        block: what follows the WARC headers; only the beginning if there is a problem.
         problem: why the block is not whole, if it is not.
     """
 
@@ -113,6 +116,11 @@ class _Raw:
         """Leave the file open: reading goes on behind a gap."""
 
 
+def most_bytes(kind: int) -> int:
+    """The largest block that is read of a record of that kind."""
+    return MAX_METADATA_BYTES if kind == METADATA else MAX_BLOCK_BYTES
+
+
 def _records_from(raw: _Raw, start: int) -> Generator[Found | Gap, None, int | None]:
     """Records up to the first gap; returns where to go on, None at the end."""
     raw.seek(start)
@@ -125,10 +133,10 @@ def _records_from(raw: _Raw, start: int) -> Generator[Found | Gap, None, int | N
             kind = int(record.record_type)
             if kind not in (RESPONSE, RESOURCE, METADATA):
                 continue
-            found = _read(record, kind)
+            found, runs_over = _read(record, kind)
             whole = found.problem is None
             yield found
-            if not whole and len(found.block) == record.content_length:
+            if runs_over:
                 break
     except _BROKEN as error:
         if raw.failed:
@@ -146,26 +154,37 @@ def _records_from(raw: _Raw, start: int) -> Generator[Found | Gap, None, int | N
     return _next_start(raw, position + 1)
 
 
-def _read(record: WarcRecord, kind: int) -> Found:
-    size, position = record.content_length, record.stream_pos
+def _read(record: WarcRecord, kind: int) -> tuple[Found, bool]:
+    """The record, and whether its length runs over the next one.
+
+    It is read up to there only: many records may say that they are as long as the file.
+    """
+    size, position, most = record.content_length, record.stream_pos, most_bytes(kind)
     problem: str | None = None
-    block = b""
     if record.headers.get("Content-Length") is None:
-        return Found(record, kind, position, block, "its head has no Content-Length")
+        problem = "its head has no Content-Length"
+        return Found(record, kind, position, b"", problem), False
+    block = bytearray()
+    over = -1
     try:
-        block = record.reader.read(_CHUNK) if size > MAX_BLOCK_BYTES else record.reader.read()
+        while len(block) < min(size, most) and (piece := record.reader.read(_CHUNK)):
+            searched = max(len(block) - len(_NEXT), 0)
+            block += piece
+            over = block.find(_NEXT, searched)
+            if over >= 0 or size > most:
+                break
     except ArchiveError:
         raise
     except _BROKEN as error:
         problem = str(error)
     else:
-        if size > MAX_BLOCK_BYTES:
-            problem = f"{size} bytes are more than {MAX_BLOCK_BYTES}"
+        if over >= 0:
+            problem = f"its length of {size} bytes runs over the next record"
+        elif size > most:
+            problem = f"{size} bytes are more than {most}"
         elif len(block) < size:
             problem = f"ends after {len(block)} of {size} bytes"
-        elif b"\r\n\r\n" + _START in block:
-            problem = f"its length of {size} bytes runs over the next record"
-    return Found(record, kind, position, block, problem)
+    return Found(record, kind, position, bytes(block), problem), over >= 0
 
 
 def _end(raw: _Raw, start: int, record: WarcRecord) -> int | None:

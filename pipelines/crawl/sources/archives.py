@@ -10,13 +10,12 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import fsspec
 import orjson
 from fastwarc.stream_io import BrotliReader
 
-from pipelines.crawl.found import FoundRow, Problem
+from pipelines import storage
+from pipelines.crawl.found import MAX_URL_CHARS, FoundRow, Problem
 from pipelines.crawl.sources.archive_records import (
-    MAX_BLOCK_BYTES,
     METADATA,
     RESOURCE,
     RESPONSE,
@@ -24,6 +23,7 @@ from pipelines.crawl.sources.archive_records import (
     Found,
     Gap,
     iterate,
+    most_bytes,
 )
 from pipelines.crawl.sources.pages import MAX_PAGE_BYTES, page_rows, sniff_html
 from pipelines.crawl.sources.parser_process import PageError
@@ -33,6 +33,8 @@ _STATUS = re.compile(rb"HTTP/\d(?:\.\d)?[ \t]+(\d{3})(?:[ \t][^\r\n]*)?\r?\n")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _HEAD_BYTES = 64 * 1024
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,8})[^\r\n]*\r?\n")
+# Values of a WAT record; each takes up to 100 bytes. Records of real pages have some 10,000.
+_METADATA_VALUES = 1_000_000
 _HTML = ("text/html", "application/xhtml+xml")
 
 
@@ -71,7 +73,8 @@ def read_archive(path: str, agent: str) -> Iterator[FoundRow]:
         ArchiveError: if the file cannot be opened or read.
     """
     try:
-        opened = fsspec.open(path, "rb").open()
+        fs, inside = storage.filesystem(path)
+        opened = fs.open(inside, "rb")
     except Exception as error:
         raise ArchiveError(f"{path} cannot be opened: {error}; check the path") from error
     with opened as stream:
@@ -91,12 +94,14 @@ def _record_rows(found: Found, agent: str) -> Iterator[FoundRow]:
         if not _may_hold_page(found.kind, kind):
             return
         if found.problem is not None:
-            too_large = record.content_length > MAX_BLOCK_BYTES
+            too_large = record.content_length > most_bytes(found.kind)
             if too_large and found.kind == RESPONSE and not _is_page(parse_answer(found.block)):
                 return
             raise RecordError(found.problem)
         if found.kind == METADATA:
-            yield from wat_rows(orjson.loads(found.block), agent)
+            if len(url) > MAX_URL_CHARS:
+                raise RecordError(f"an address of more than {MAX_URL_CHARS} characters")
+            yield from wat_rows(_parsed(found.block), agent)
         elif found.kind == RESOURCE:
             _check_size(found.block)
             content_type = record.headers.get("Content-Type") or ""
@@ -106,6 +111,13 @@ def _record_rows(found: Found, agent: str) -> Iterator[FoundRow]:
     except (RecordError, PageError, orjson.JSONDecodeError) as error:
         detail = f"record {record.record_id or 'without an id'} at byte {found.position}: {error}"
         yield FoundRow(url or None, None, url or None, Problem.PAGE_FAILED, detail)
+
+
+def _parsed(block: bytes) -> object:
+    values = sum(map(block.count, (b",", b"{", b"[")))
+    if values > _METADATA_VALUES:
+        raise RecordError(f"JSON of about {values} values, more than {_METADATA_VALUES}")
+    return orjson.loads(block)
 
 
 def _may_hold_page(kind: int, mime: str) -> bool:

@@ -11,6 +11,7 @@ LineBlocks = Iterable[list[str | Damage]]
 # A quote that does not close is not looked for further than this, in characters.
 _RECORD_CHARS = 100_000
 _BLOCK = 4096
+_BLOCK_CHARS = 8_000_000
 
 
 def tsv_records(blocks: LineBlocks, width: int | None) -> Iterator[list[Record | Damage]]:
@@ -46,8 +47,9 @@ def csv_records(
     lines = _Lines(iter(blocks))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     records: list[Record | Damage] = []
+    chars = 0
     while True:
-        lines.begin()
+        chars += lines.begin()
         try:
             record = next(reader)
         except StopIteration:
@@ -65,9 +67,9 @@ def csv_records(
                 records.append(record if fits else _miscounted(record, width))
                 if not fits:
                     lines.give_back()
-        if len(records) >= _BLOCK:
+        if len(records) >= _BLOCK or chars > _BLOCK_CHARS:
             yield records
-            records = []
+            records, chars = [], 0
     yield records
 
 
@@ -106,10 +108,11 @@ class _Lines:
         """First line of the record."""
         return self._taken[0]
 
-    def begin(self) -> None:
-        """A new record begins."""
+    def begin(self) -> int:
+        """A new record begins; gives the characters of the last one."""
+        chars, self._chars = self._chars, 0
         self._taken.clear()
-        self._chars = 0
+        return chars
 
     def damage(self) -> Damage | None:
         """Take the damage that stands where the next line should be."""

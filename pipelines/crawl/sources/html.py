@@ -11,6 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from pipelines.crawl.found import MAX_URL_CHARS
 from pipelines.crawl.sources.charsets import decode
 from pipelines.crawl.sources.image_address import Address, best_address
 from pipelines.identity import normalise_caption
@@ -117,13 +118,9 @@ def parse_page(body: bytes, page_url: str, content_type: str = "") -> Page:
         if texts and not _is_tracking_pixel(attributes):
             url = best_address(attributes, _sources(node) if pictures else (), base.join)
             if url:
-                found += [Image(url, text) for text in texts]
+                # A long `<base>` is a part of every address; one too long is rejected later.
+                found += [Image(url[: MAX_URL_CHARS + 1], text) for text in texts]
     return Page(found, metas)
-
-
-def extract_images(body: bytes, page_url: str, content_type: str = "") -> list[Image]:
-    """The images of `parse_page`."""
-    return parse_page(body, page_url, content_type).images
 
 
 def _texts(node: LexborNode, attributes: Address, captions: dict[int, str]) -> list[str]:

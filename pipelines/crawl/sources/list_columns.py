@@ -27,10 +27,14 @@ def find_columns(names: Sequence[str], source: Source, path: str) -> Columns:
     """The columns of URL and caption: those that the source names, else those of a usual name.
 
     Raises:
-        ListError: if one is not there, naming the columns that are and the option to set.
+        ListError: if one is not there, naming the columns that are and the option to set, or if
+            there are two of that name.
     """
     url = _column(names, source.url_column, _URL_COLUMNS, path, "url_column")
     caption = _column(names, source.caption_column, _CAPTION_COLUMNS, path, "caption_column")
+    for name in (url, caption):
+        if list(names).count(name) > 1:
+            raise ListError(f"{path} has two columns {name}: rename one, or remove it")
     ignored = tuple(dict.fromkeys(name for name in names if name not in (url, caption)))
     return Columns(url, caption, ignored)
 

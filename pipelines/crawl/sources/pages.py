@@ -1,18 +1,17 @@
 """Web pages as sources: sitemaps, pages over HTTP under the rules of images, and saved pages."""
 
 import html
+import logging
 import posixpath
 import re
 import zlib
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, urljoin
 
-import fsspec
-
 from pipelines import storage
 from pipelines.crawl.batches import Source
 from pipelines.crawl.consent import opt_out
-from pipelines.crawl.found import FoundRow, Problem
+from pipelines.crawl.found import MAX_URL_CHARS, FoundRow, Problem
 from pipelines.crawl.http.client import HttpClient, Response
 from pipelines.crawl.http.outcomes import Outcome
 from pipelines.crawl.sources.parser_process import PageError, parse_untrusted
@@ -21,22 +20,62 @@ _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _XML_TYPES = ("text/xml", "application/xml", "application/gzip", "application/x-gzip")
 _SITEMAP_LEVELS = 2
 _SITEMAP_BYTES = 50 * 1024 * 1024  # the limit of the sitemap protocol, sitemaps.org
-_SITEMAP_ROOT = re.compile(r"<(?:\w{1,20}:)?(urlset|sitemapindex)[\s>]")
-# Without a prefix: <image:loc> is no page.
-_LOCATION = re.compile(r"<loc\s*>(?:\s*<!\[CDATA\[([^\]]*)\]\]>|([^<]*))")
+_SITEMAP_ADDRESSES = 50_000  # the protocol's too
+_SITEMAP_ROOT = re.compile(rb"<(?:\w{1,20}:)?(urlset|sitemapindex)[\s>]")
+# Without a prefix: <image:loc> is no page. Nothing runs over a `<`, so that the work is linear.
+_LOCATION = re.compile(rb"<loc\s*>(?:\s*<!\[CDATA\[([^\]<]*)\]\]>|([^<]*))")
+# Of all sitemaps together, which one shard after another is planned of.
+_MOST_PAGES = 1_000_000
+_MOST_CHARS = 100_000_000
+_MOST_SITEMAPS = 50_000
 MAX_PAGE_BYTES = 20_000_000
+log = logging.getLogger(__name__)
 
 
 class SitemapError(ValueError):
     """A sitemap that could not be read, with what to do."""
 
 
-def sitemap_pages(sitemap: str, client: HttpClient, level: int = 0) -> list[str]:
-    """Page URLs of a sitemap, those of the sitemaps that it lists included, in its order.
+def sitemap_pages(sitemap: str, client: HttpClient) -> list[str]:
+    """Page URLs of a sitemap, those of the sitemaps that it lists included, each once, in order.
+
+    A listed sitemap that cannot be read stands for its pages, so that reading it as a page says in
+    the rejects that it failed.
 
     Raises:
-        SitemapError: if it cannot be fetched or is not a sitemap.
+        SitemapError: if it cannot be fetched or is not a sitemap, or lists too much.
     """
+    pages: dict[str, None] = {}
+    seen = {sitemap}
+    waiting = [(sitemap, 0)]
+    chars = 0
+    while waiting:
+        address, level = waiting.pop()
+        try:
+            index, found = _read_sitemap(address, client, level)
+        except SitemapError as error:
+            if level == 0:
+                raise
+            log.warning("%s; its pages are left out", error)
+            index, found = False, [address]
+        if index:
+            new = [child for child in dict.fromkeys(found) if child not in seen]
+            seen.update(new)
+            waiting += [(child, level + 1) for child in reversed(new)]
+        else:
+            pages |= dict.fromkeys(found)
+        chars += sum(map(len, found))
+        if len(pages) > _MOST_PAGES or len(seen) > _MOST_SITEMAPS or chars > _MOST_CHARS:
+            raise SitemapError(
+                f"sitemap {sitemap} lists more than {_MOST_PAGES:,} pages, {_MOST_SITEMAPS:,} "
+                f"sitemaps or {_MOST_CHARS:,} characters of addresses: give some of the sitemaps "
+                "that it lists instead"
+            )
+    return list(pages)
+
+
+def _read_sitemap(sitemap: str, client: HttpClient, level: int) -> tuple[bool, list[str]]:
+    """Whether it lists other sitemaps, and the addresses that it lists."""
     response = client.get(sitemap, _sniff_xml, Outcome.NOT_A_PAGE)
     if response.body is None:
         raise SitemapError(
@@ -44,12 +83,9 @@ def sitemap_pages(sitemap: str, client: HttpClient, level: int = 0) -> list[str]
             "check the address and that its server runs"
         )
     index, listed = _parse_sitemap(sitemap, _inflated(sitemap, response.body))
-    locations = [urljoin(response.url, found) for found in listed]
-    if not index:
-        return locations
-    if level == _SITEMAP_LEVELS:
+    if index and level == _SITEMAP_LEVELS:
         raise SitemapError(f"sitemap {sitemap} lies more than {_SITEMAP_LEVELS} levels deep")
-    return [page for at in locations for page in sitemap_pages(at, client, level + 1)]
+    return index, [urljoin(response.url, found) for found in listed]
 
 
 def _parse_sitemap(sitemap: str, body: bytes) -> tuple[bool, list[str]]:
@@ -57,12 +93,20 @@ def _parse_sitemap(sitemap: str, body: bytes) -> tuple[bool, list[str]]:
 
     Its grammar is so small that no XML parser, with entities to expand, need be let at it.
     """
-    text = body.decode("utf-8-sig", errors="replace")
-    root = _SITEMAP_ROOT.search(text)
+    root = _SITEMAP_ROOT.search(body)
     if root is None:
         raise SitemapError(f"{sitemap} is not a sitemap: it has neither urlset nor sitemapindex")
-    found = (plain or cdata for plain, cdata in _LOCATION.findall(text, root.end()))
-    return root[1] == "sitemapindex", [html.unescape(address).strip() for address in found]
+    listed = []
+    for number, found in enumerate(_LOCATION.finditer(body, root.end())):
+        if number == _SITEMAP_ADDRESSES:
+            raise SitemapError(
+                f"sitemap {sitemap} lists more than the {_SITEMAP_ADDRESSES:,} addresses that the "
+                "protocol allows"
+            )
+        text = (found[1] or found[2] or b"").decode(errors="replace")
+        if address := html.unescape(text).strip():
+            listed.append(address)
+    return root[1] == b"sitemapindex", listed
 
 
 def page_rows(
@@ -87,6 +131,8 @@ def page_rows(
     Raises:
         PageError: if the page cannot be parsed.
     """
+    if len(page_url) > MAX_URL_CHARS:
+        raise PageError(f"the page's address has more than {MAX_URL_CHARS} characters")
     closed = opt_out.forbidden_by_headers(headers, agent)
     if closed is None:
         page = parse_untrusted(body, address or page_url, content_type)
@@ -127,7 +173,9 @@ def html_files(source: Source) -> list[tuple[str, str]]:
             root, pattern_in = path, f"{path.rstrip('/')}/**"
         else:
             root, pattern_in = posixpath.dirname(path.split("*")[0]), path
-        found = sorted(fs.glob(pattern_in)) if "*" in pattern_in else [path]
+        # Names on a disk may hold a star.
+        glob = "*" in pattern_in and not fs.isfile(path)
+        found = sorted(fs.glob(pattern_in)) if glob else [path]
         files = [f for f in found if f.lower().endswith((".html", ".htm", ".xhtml"))]
         if not files or not all(fs.exists(f) for f in files):
             raise FileNotFoundError(f"{pattern} names no HTML file; check the source's paths")
@@ -140,7 +188,8 @@ def html_files(source: Source) -> list[tuple[str, str]]:
 def read_html_file(path: str, page_url: str, agent: str) -> Iterator[FoundRow]:
     """Images of one saved page; one row with the problem if it cannot be read."""
     try:
-        with fsspec.open(path, "rb") as stream:
+        fs, inside = storage.filesystem(path)
+        with fs.open(inside, "rb") as stream:
             body = stream.read(MAX_PAGE_BYTES + 1)
         if len(body) > MAX_PAGE_BYTES:
             raise PageError(f"more than {MAX_PAGE_BYTES} bytes")

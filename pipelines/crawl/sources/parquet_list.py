@@ -13,7 +13,12 @@ from pipelines.crawl.found import FoundRow
 from pipelines.crawl.sources.list_columns import find_columns
 from pipelines.crawl.sources.text_lines import ListError, broken, open_stored
 
-_READ_ROWS = 16_384
+# Rows decoded at once, for which a value that is written once may be repeated.
+_READ_ROWS = 128
+_READ_BYTES = 16_000_000
+# A column that unpacks to more than this many times its bytes may be one long text for every row.
+_USUAL_RATIO = 50
+_UNPACKED_BYTES = 128_000_000
 
 
 def count_rows(path: str) -> int:
@@ -66,19 +71,51 @@ def _group_rows(
     """Rows `wanted` of one row group, whose first is row `start` of the file."""
     at, (first, end) = 0, wanted
     try:
-        for batch in file.iter_batches(_READ_ROWS, row_groups=[group], columns=list(columns)):
+        rows = min(_rows_at_once(file.metadata.row_group(group), name) for name in columns)
+        for batch in file.iter_batches(rows, row_groups=[group], columns=list(columns)):
             inside = batch.slice(max(first - at, 0), max(end - max(first, at), 0))
             at += batch.num_rows
-            urls, captions = (_texts(_leaf(inside, name)) for name in columns)
-            for url, caption in zip(urls, captions, strict=True):
-                for each in caption or [None] if isinstance(caption, list) else [caption]:
-                    yield FoundRow(url, each)
+            for part in _parts(inside):
+                urls, captions = (_texts(_leaf(part, name)) for name in columns)
+                for url, caption in zip(urls, captions, strict=True):
+                    for each in caption or [None] if isinstance(caption, list) else [caption]:
+                        yield FoundRow(url, each)
             if at >= end:
                 return
     except (pa.ArrowException, OSError) as error:
         # Of several batches that want rows of this group, each says what it misses itself.
         lost = f"rows {start + max(at, first)} to {start + end - 1} cannot be decoded: {error}"
         yield broken(lost)
+
+
+def _rows_at_once(group: pq.RowGroupMetaData, name: str) -> int:
+    """Rows of a column that can be decoded at once without filling the memory.
+
+    Raises:
+        OSError: if the column is packed like nothing but a bomb.
+    """
+    rows = _READ_ROWS
+    for at in range(group.num_columns):
+        column = group.column(at)
+        if column.path_in_schema != name and not column.path_in_schema.startswith(f"{name}."):
+            continue
+        packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
+        largest = 1
+        if unpacked > _USUAL_RATIO * max(packed, 1):
+            if unpacked > _UNPACKED_BYTES:
+                raise OSError(f"the column {name} unpacks from {packed} bytes to {unpacked}")
+            largest = unpacked
+        elif column.has_dictionary_page and column.dictionary_page_offset:
+            largest = max(1, column.data_page_offset - column.dictionary_page_offset)
+        rows = min(rows, max(1, _READ_BYTES // largest))
+    return rows
+
+
+def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch in parts that may become Python objects at once."""
+    step = max(1, batch.num_rows * _READ_BYTES // max(batch.nbytes, _READ_BYTES))
+    for at in range(0, batch.num_rows, step):
+        yield batch.slice(at, step)
 
 
 def _leaf(batch: pa.RecordBatch, name: str) -> pa.Array:

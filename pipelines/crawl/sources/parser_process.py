@@ -32,6 +32,8 @@ _HARMLESS_TAGS = 1000
 # page faults it in again, which took 40 % of the time: let it keep a few trees.
 _M_TRIM_THRESHOLD = -1  # malloc.h
 _KEPT_BYTES = 16 * 1024 * 1024
+# What a page gives: an address or text may be shared by all of its images.
+_ANSWER_BYTES = 32 * 1024 * 1024
 _HEAD = struct.Struct(">III")
 
 
@@ -88,8 +90,10 @@ class _Parser:
                 self._process = None
                 why = f"{PARSE_SECONDS} s" if status == -signal.SIGALRM else "memory allowed"
                 raise PageError(f"parsing {len(body)} bytes takes more than the {why}") from error
-        images, metas = json.loads(answer)
-        return Page([Image(*image) for image in images], [(name, text) for name, text in metas])
+        texts, images, metas = json.loads(answer)
+        return Page(
+            [Image(url, texts[at]) for url, at in images], [(name, text) for name, text in metas]
+        )
 
 
 _made = _Parser()
@@ -118,12 +122,30 @@ def _serve(pages: IO[bytes], answers: IO[bytes]) -> None:
         url, content_type, body = (_read(pages, size) for size in _HEAD.unpack(head))
         signal.alarm(PARSE_SECONDS)
         try:
-            answer = json.dumps(parse_page(body, url.decode(), content_type.decode())).encode()
+            answer = _answer(parse_page(body, url.decode(), content_type.decode()))
         except (MemoryError, SelectolaxError):
             return
         signal.alarm(0)
         answers.write(len(answer).to_bytes(4, "big") + answer)
         answers.flush()
+
+
+def _answer(page: Page) -> bytes:
+    """The page as JSON, each caption once: thousands of images may share the one of a figure.
+
+    Raises:
+        MemoryError: if it would be more than `_ANSWER_BYTES`.
+    """
+    texts: dict[str, int] = {}
+    images = [(url, texts.setdefault(caption, len(texts))) for url, caption in page.images]
+    size = sum(len(url) for url, _ in images) + sum(map(len, texts))
+    size += sum(len(name) + len(text) for name, text in page.metas)
+    answer = b""
+    if size <= _ANSWER_BYTES:
+        answer = json.dumps((list(texts), images, page.metas)).encode()
+    if not 0 < len(answer) <= 2 * _ANSWER_BYTES:
+        raise MemoryError
+    return answer
 
 
 def _limit_memory() -> None:

@@ -58,7 +58,8 @@ def source_of(path: str, name: str, **options: Unpack[Options]) -> Source:
     if path.startswith(_WEB):
         return _of_suffix(said)
     fs, inside = storage.filesystem(path)
-    if "*" in path:
+    # Names on a disk may hold a star.
+    if "*" in path and not fs.isfile(inside):
         return _of_files(said, storage.matching(path))
     if not fs.isdir(inside):
         return _of_file(said)

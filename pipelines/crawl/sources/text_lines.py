@@ -16,13 +16,15 @@ from typing import IO, Any, TypeVar
 import zstandard
 
 from pipelines import storage
-from pipelines.crawl.found import FoundRow, Problem
+from pipelines.crawl.found import FoundRow, Problem, without_surrogates
 
 # Longer lines are no rows of a list; they would only fill the memory.
 LINE_CHARS = 1_000_000
 _CHUNK = 1 << 20
-# Compressed bytes decoded at once. In zstd 4 bytes can stand for 128 KiB, so these for 64 MiB.
-_SLICE = 2048
+# Compressed bytes decoded at once. In zstd 4 bytes can stand for 128 KiB, so these for 8 MiB.
+_SLICE = 256
+# What `xz -9` needs is half of it; a damaged or hostile head can ask for 4 GiB.
+_XZ_BYTES = 128 * 1024 * 1024
 _DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 
 Item = TypeVar("Item")
@@ -30,6 +32,10 @@ Item = TypeVar("Item")
 
 class ListError(ValueError):
     """A list that cannot be read at all, with what to do."""
+
+    def __init__(self, message: str):
+        """A message that may quote what the list holds, decodable or not."""
+        super().__init__(without_surrogates(message))
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,7 @@ def _decoder(head: bytes) -> Callable[[], Any] | None:
     if head.startswith(b"BZh"):
         return bz2.BZ2Decompressor
     if head.startswith(b"\xfd7zXZ\x00"):
-        return lzma.LZMADecompressor
+        return lambda: lzma.LZMADecompressor(memlimit=_XZ_BYTES)
     # RFC 8878, sections 3.1.1 and 3.1.2: a frame, or a skippable one before it.
     if head.startswith(b"\x28\xb5\x2f\xfd") or (head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5):
         return lambda: zstandard.ZstdDecompressor().decompressobj()

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator
 
 from pipelines.crawl.batches import ListFormat, Source
-from pipelines.crawl.found import FoundRow
+from pipelines.crawl.found import FoundRow, without_surrogates
 from pipelines.crawl.sources import json_list, parquet_list
 from pipelines.crawl.sources.delimited import Record, csv_records, tsv_records
 from pipelines.crawl.sources.list_columns import find_columns
@@ -118,7 +118,8 @@ def ignored_columns(path: str, source: Source) -> tuple[str, ...]:
             return ()
     else:
         names, _ = _headed(path, source, kind)
-    return find_columns(names, source, path).ignored
+    ignored = find_columns(names, source, path).ignored
+    return tuple(map(without_surrogates, ignored))
 
 
 def _delimited(path: str, source: Source, kind: ListFormat) -> Iterator[FoundRow]:

@@ -5,12 +5,11 @@ after the identifier. Title and description are percent-encoded with `+` for spa
 a marker says 0 for a photo and 1 for a video.
 """
 
+import html
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import unquote_plus
-
-from selectolax.lexbor import LexborHTMLParser
 
 from pipelines.crawl.found import FoundRow, Problem
 from pipelines.crawl.sources.text_lines import broken
@@ -25,10 +24,11 @@ class _Fields(NamedTuple):
 
 
 _LAYOUTS = {23: _Fields(6, 7, 13, 14, 22), 25: _Fields(8, 9, 15, 16, 24)}
-_MARKUP = re.compile(r"[<&]")
-_UNDECODED = re.compile("[\udc80-\udcff]")
+# No tree is built of markup: a line of 95 KB can make it one of 5 GB. What is between the signs
+# holds neither of them, so that the work is linear.
+_TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)\b[^<>]*>|<![^<>]*>")
 # Tags that part words on a page but leave nothing in its text.
-_BREAKS = re.compile(r"<(?=/?(?:br|p|div|li|tr|td)\b)", re.IGNORECASE)
+_BREAKS = frozenset({"br", "p", "div", "li", "tr", "td"})
 
 
 def looks_like_yfcc(fields: list[str]) -> bool:
@@ -62,8 +62,6 @@ def rows_of_line(line: str) -> Iterator[FoundRow]:
 def _plain(field: str) -> str:
     """Text of an encoded field. Escapes that are not UTF-8 become surrogates, as in other lists."""
     text = unquote_plus(field, errors="surrogateescape")
-    # A parser would replace surrogates, and so hide them.
-    if _MARKUP.search(text) is None or _UNDECODED.search(text) is not None:
-        return text.strip()
-    body = LexborHTMLParser(_BREAKS.sub(" <", text)).body
-    return body.text().strip() if body is not None else ""
+    if "<" in text:
+        text = _TAG.sub(lambda tag: " " if (tag[1] or "").lower() in _BREAKS else "", text)
+    return html.unescape(text).strip()

@@ -1,0 +1,79 @@
+import http.server
+import subprocess
+import sys
+import threading
+from functools import partial
+
+import pytest
+from fetch_web import PNG, write_parts
+
+COUNT = 60
+BODY = PNG + bytes(19_000_000)
+# Some 450 MB are the command's modules and 100 MB bodies that wait; some are copied on their way
+# to the ledger and from there to Parquet. All that may wait in the pool would be 2.2 GB.
+MOST_KB = 900_000
+COMMAND = """
+import re, runpy, sys
+try:
+    runpy.run_module("pipelines.crawl.fetch", run_name="__main__", alter_sys=True)
+finally:
+    print("peak", re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+"""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def __init__(self, *arguments, length: bool):
+        self._length = length
+        super().__init__(*arguments)
+
+    def do_GET(self):
+        if not self.path.endswith(".png"):
+            self.send_error(404)
+            return
+        self.send_response(200)
+        if self._length:
+            self.send_header("Content-Length", str(len(BODY)))
+        self.end_headers()
+        self.wfile.write(BODY)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def begin(length: bool) -> str:
+        handler = partial(Handler, length=length)
+        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        threading.Thread(target=servers[-1].serve_forever, args=(0.02,), daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield begin
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [True, False])
+def test_memory_does_not_follow_the_size_of_images(serve, tmp_path, length):
+    url = serve(length)
+    write_parts(tmp_path / "candidates", [f"{url}/{i}.png" for i in range(COUNT)], COUNT)
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", COMMAND, tmp_path / "candidates", "--output", out),
+            *("--allow-network", "127.0.0.0/8", "--domain-delay", "0"),
+            *("--domain-connections", "64", "--deadline", "60"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert f"\n{COUNT} images" in done.stdout, done.stderr
+    (peak,) = [line for line in done.stdout.splitlines() if line.startswith("peak")]
+    assert int(peak.split()[1]) < MOST_KB
+    print(peak)
