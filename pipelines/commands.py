@@ -1,27 +1,30 @@
 """How the stages' commands (`python -m pipelines...`) start, end and fail."""
 
+import contextlib
 import functools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import psutil
 import typer
 
+from pipelines.crawl.http.outcomes import printable
 from pipelines.ledger import Funnel
 from pipelines.runners import Engine
 
 USAGE = 2
-INTERRUPTED = 130
 _LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 
 def run(program: Callable[..., None]) -> NoReturn:
     """Parse the command line for `program`, run it and exit.
 
-    Exit status 2 and one line on stderr if what was asked for cannot be done, 130 after Ctrl-C;
-    any other exception is a defect and keeps its traceback.
+    Exit status 2 and one line on stderr if what was asked for cannot be done, 130 after Ctrl-C; any
+    other exception is a defect and keeps its traceback.
     """
 
     @functools.wraps(program)
@@ -34,11 +37,9 @@ def run(program: Callable[..., None]) -> NoReturn:
         except (ValueError, OSError) as error:
             print(f"error: {printable(_sentence(error))}", file=sys.stderr)
             raise typer.Exit(USAGE) from error
-        except KeyboardInterrupt as error:
-            print("interrupted: the same command goes on from here", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from error
 
     logging.basicConfig(level=logging.ERROR, format=_LOG_FORMAT)
+    _end_at_once_on_signals()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(guarded)
     app()
@@ -63,6 +64,30 @@ def engine(processes: int) -> Engine:
     return Engine("in-process", options)
 
 
+def _end_at_once_on_signals() -> None:
+    """End on Ctrl-C, SIGTERM and a closed terminal, without waiting for threads and children.
+
+    For commands whose files are whole at any moment. Exit status 128 + the signal's number.
+    """
+
+    def end(number: int, _frame: Any) -> None:
+        shown = os.dup(sys.stderr.fileno())
+        # Beam's threads would print that their workers are gone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        with contextlib.suppress(OSError):  # the terminal is gone
+            os.write(shown, b"\ninterrupted: the same command goes on from here\n")
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` has it
+        signal.signal(signal.SIGHUP, end)
+
+
 def _silence_children() -> None:
     """Keep what Beam's worker processes print away; their errors come through the driver too."""
     sys.stderr.flush()
@@ -70,11 +95,6 @@ def _silence_children() -> None:
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     logging.basicConfig(level=logging.ERROR, format=_LOG_FORMAT, force=True)
-
-
-def printable(text: str) -> str:
-    """`text` from the web, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def funnel_lines(funnel: Funnel) -> list[str]:

@@ -40,13 +40,14 @@ from pipelines.crawl.sorted_runs import read_bucket, sort_by_hash
 from pipelines.crawl.sources import archives, pages, url_lists
 from pipelines.layout import Layout, join
 from pipelines.ledger import Finished
+from pipelines.locks import only_writer
 from pipelines.places import refuse_other_data
 from pipelines.runners import Engine
 from pipelines.schemas import IMAGE_TEXT_CANDIDATES, Stage
 from pipelines.shards import Processed, Processor, ShardStage, rejected
 
 DATASET = "image_text_candidates"
-_CODE_VERSION = "2"
+_CODE_VERSION = "3"
 _RUN_ROWS = 131_072
 _RUN_GROUP_ROWS = 1024
 _CONTENT = ("uid", "url", "page_url", "caption_raw", "source", "snapshot")
@@ -106,6 +107,19 @@ def write_candidates(
     done = ledger.read_success(output)
     if done is not None and done.fingerprint == fingerprint and ledger.is_whole(output, done):
         return done
+    with only_writer(output):
+        return _write(crawl, output, rejects, config, engine, earlier, fingerprint)
+
+
+def _write(
+    crawl: CrawlBatch,
+    output: str,
+    rejects: str,
+    config: CandidatesConfig,
+    engine: Engine,
+    earlier: Sequence[str],
+    fingerprint: str,
+) -> Finished:
     lists = look_at_lists(crawl)
     found = join(output, "_found")
     shards = plan_reading(crawl, config, join(found, "_plan.json"), fingerprint, lists)

@@ -11,6 +11,7 @@ from pipelines import commands, ledger, storage
 from pipelines.crawl.batches import CrawlBatch, ListFormat, Source, SourceKind, merged
 from pipelines.crawl.candidates import write_candidates
 from pipelines.crawl.config import CandidatesConfig, HttpConfig
+from pipelines.crawl.http.outcomes import printable
 from pipelines.crawl.planning import source_name
 from pipelines.crawl.sources.recognise import source_of
 from pipelines.crawl.sources.url_lists import ListError
@@ -113,7 +114,7 @@ def extract(
     )
     print("\n".join(commands.funnel_lines(finished.funnel)))
     for file, ignored in finished.details["ignored_columns"].items():
-        names = commands.printable(", ".join(ignored))
+        names = printable(", ".join(ignored))
         print(f"{file}: nothing is taken from the columns {names}")
     print(f"{finished.rows:,} candidates in {output}")
 

@@ -25,11 +25,12 @@ from pipelines import ledger, shards, storage
 from pipelines.crawl.config import FetchConfig
 from pipelines.crawl.consent.takedown import read_takedown
 from pipelines.crawl.fetch_inputs import file_sha256
-from pipelines.crawl.fetch_ledger import FileLock, make_private, work_directory
+from pipelines.crawl.fetch_ledger import make_private, work_directory
 from pipelines.crawl.fetch_part import OUTPUT_ROWS, PartReader, Policy
 from pipelines.crawl.http.outcomes import Outcome
 from pipelines.layout import Layout, join
 from pipelines.ledger import Finished, Funnel
+from pipelines.locks import FileLock
 from pipelines.runners import Engine
 from pipelines.schemas import FETCHED_PAIRS, Stage
 from pipelines.shards import Processed, Processor, ShardStage, rejected
@@ -47,6 +48,19 @@ _WRITER_OPTIONS = (
     ("use_dictionary", _PLAIN),
     ("write_statistics", _PLAIN),
 )
+
+
+class _FetchStage(ShardStage):
+    """Reads a part's earlier rows before its file is opened to be written over."""
+
+    def process_shard(self, index: int, shard: str, processor: Processor) -> None:
+        assert isinstance(self.read, PartReader)
+        self.read.begin(shard)
+        try:
+            super().process_shard(index, shard, processor)
+        except BaseException:
+            self.read.failed(shard)
+            raise
 
 
 def fetch_pairs(batch: str, layout: Layout, config: FetchConfig, engine: Engine) -> Finished:
@@ -98,7 +112,7 @@ def fetch_parts(
     """
     policy = _policy(config)
     reader = PartReader(config, policy, output, parts)
-    stage = ShardStage(
+    stage = _FetchStage(
         dataset=DATASET,
         schema=FETCHED_PAIRS.with_metadata({**FETCHED_PAIRS.metadata, **policy.metadata}),
         processor=_counting,
@@ -118,7 +132,8 @@ def fetch_parts(
         if done is not None:
             # Ledgers of a process that was killed after it wrote the marker.
             _remove_all(work)
-            if done.fingerprint == stage.fingerprint and not done.details["retryable"]:
+            whole = ledger.is_whole(output, done) and not done.details["retryable"]
+            if whole and done.fingerprint == stage.fingerprint:
                 return done
         _forget_receipts(stage, with_retryable=done is not None)
         storage.remove(join(output, ledger.SUCCESS))
@@ -179,7 +194,7 @@ def _remove_all(work: str) -> None:
 def _forget_receipts(stage: ShardStage, *, with_retryable: bool) -> None:
     """Remove the receipts of the parts that are to be done again."""
     for url, receipt in shards.read_receipts(stage.output).items():
-        other = receipt["fingerprint"] != stage.fingerprint
+        other = receipt.get("fingerprint") != stage.fingerprint
         if other or (with_retryable and receipt.get("retryable", 1)):
             storage.remove(url)
 

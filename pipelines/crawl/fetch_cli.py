@@ -1,13 +1,10 @@
 """The command `python -m pipelines.crawl.fetch`."""
 
 import logging
-import os
-import signal
 import sys
 from contextlib import nullcontext
 from typing import Annotated, Any
 
-import psutil
 import typer
 
 from pipelines import commands, storage
@@ -20,7 +17,7 @@ from pipelines.crawl.fetch_inputs import (
     open_inputs,
     private_rows,
 )
-from pipelines.crawl.http.outcomes import Outcome
+from pipelines.crawl.http.outcomes import Outcome, printable
 from pipelines.layout import join
 from pipelines.ledger import Finished
 
@@ -98,7 +95,6 @@ def fetch_command(
     \b
     sqlite3 -readonly DIR/_work/part-00000.sqlite 'SELECT outcome, count(*) FROM urls GROUP BY 1'
     """
-    _end_at_once_on_signals()
     logging.getLogger("pipelines").setLevel(logging.WARNING)
     if takedown is not None and not storage.exists(takedown):
         raise FileNotFoundError(f"{takedown}, the takedown list, is not there")
@@ -135,23 +131,6 @@ def main() -> None:
     commands.run(fetch_command)
 
 
-def _end_at_once_on_signals() -> None:
-    """End on Ctrl-C and SIGTERM without waiting for requests: what arrived is on the disk."""
-
-    def end(number: int, _frame: Any) -> None:
-        shown = os.dup(sys.stderr.fileno())
-        # Beam's threads would print that their workers are gone.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-        for child in psutil.Process().children(recursive=True):
-            child.kill()
-        os.write(shown, b"\ninterrupted: the same command goes on from here\n")
-        os._exit(128 + number)
-
-    signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGTERM, end)
-
-
 def _describe(inputs: Inputs) -> None:
     if inputs.funnel is not None:
         print("candidates in the Parquet files:")
@@ -174,7 +153,7 @@ def _print_table(output: str, finished: Finished) -> None:
     print(f"{'outcome':20} {'rows':>12} {'share':>7} {'retryable':>12}  example")
     for row in fetch.outcome_table(output):
         share = row["rows"] / max(finished.rows, 1)
-        example = (row["example"] or "")[:_EXAMPLE_WIDTH]
+        example = printable((row["example"] or "")[:_EXAMPLE_WIDTH])
         print(
             f"{row['outcome']:20} {row['rows']:12,} {share:7.1%} {row['retryable']:12,}  {example}"
         )

@@ -57,7 +57,7 @@ def open_inputs(
         engine: the Beam engine that cuts them.
 
     Raises:
-        FileNotFoundError: if a path has no Parquet files.
+        FileNotFoundError: if a path has no Parquet files, or a finished dataset lacks some.
         ValueError: if a file is not Parquet, or its columns are not found.
     """
     files = [file for path in paths for file in _files(path)]
@@ -67,7 +67,9 @@ def open_inputs(
         made = _cut(files, prepared, columns, rows_per_part, engine)
         parts = tuple(storage.list_files(prepared, ".parquet"))
         return Inputs(parts, made.content, True, made.funnel)
-    done = ledger.read_success(paths[0]) if len(paths) == 1 else None
+    directories = [path for path in paths if path not in files]
+    finished = [ledger.require_parts(d) for d in directories if ledger.read_success(d)]
+    done = finished[0] if finished and len(paths) == 1 else None
     if done is not None:
         return Inputs(tuple(files), done.content, True, None)
     content = ledger.content_hash({file: file_sha256(file) for file in files})

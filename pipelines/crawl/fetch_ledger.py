@@ -10,23 +10,24 @@ It is removed when the part's Parquet file, rejects and receipt are written.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines import storage
 from pipelines.crawl.consent.takedown import SIGNAL
 from pipelines.crawl.http.outcomes import Outcome
+from pipelines.locks import InUseError
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ COLUMNS = (
     "opt_out_signal", "opt_out_text", "bytes", "image_sha256",
 )  # fmt: skip
 _MARKS = ", ".join("?" * (len(COLUMNS) + 2))
-_POLL_S = 0.1
+EARLIER = ".earlier"  # after a ledger's name: a copy of the part that is written over
+_DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 # Measured with images of 2 to 100 kB. Without checkpoints each image is written once, to the log,
 # which ends with the part: half the time, 0.1 ms for 50 kB. Pages of 8 kB write a third less than
 # 16 kB with small images and take as little time with large ones; a table without row ids takes
@@ -54,10 +56,6 @@ _SETUP = """
 """
 
 
-class InUseError(OSError):
-    """Another process works on the same files."""
-
-
 def work_directory(output: str) -> str:
     """Local directory of the ledgers of a dataset's parts.
 
@@ -68,64 +66,38 @@ def work_directory(output: str) -> str:
     if isinstance(fs, LocalFileSystem):
         return os.path.join(path, "_work")
     name = hashlib.sha256(output.encode()).hexdigest()[:16]
-    return os.path.join(tempfile.gettempdir(), f"dalle-graph-{os.getuid()}", name)
+    return os.path.join(_among_others(), name)
+
+
+def _among_others() -> str:
+    """Directory of this user's where other users may make files too."""
+    return os.path.join(tempfile.gettempdir(), f"dalle-graph-{os.getuid()}")
 
 
 def make_private(directory: str) -> None:
     """Make a directory that only this user may use; not where one may look for it.
 
     Raises:
-        InUseError: if it is there and belongs to somebody else.
+        InUseError: if something else is there: a link, or what others own or may use.
     """
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    if os.stat(directory).st_uid != os.getuid():
-        raise InUseError(f"{directory} belongs to another user: set TMPDIR to a directory of yours")
+    if os.path.dirname(directory) == _among_others():
+        _make_own(_among_others(), 0o077)
+        _make_own(directory, 0o077)
+    else:
+        os.makedirs(os.path.dirname(directory), exist_ok=True)
+        _make_own(directory, 0)
 
 
-class FileLock:
-    """A lock between processes, which ends with its process at the latest."""
-
-    def __init__(self, path: str, taken: str, wait_s: float = 0.0):
-        """Take the lock.
-
-        Args:
-            path: the lock's file.
-            taken: what to say if another process keeps it.
-            wait_s: how long to wait for another process.
-
-        Raises:
-            InUseError: if another process still has it after `wait_s`.
-        """
-        self._path = path
-        deadline = time.monotonic() + wait_s
-        while not self._try():
-            if time.monotonic() >= deadline:
-                raise InUseError(taken)
-            time.sleep(_POLL_S)
-
-    def _try(self) -> bool:
-        try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            # The one who had it removed the directory.
-            make_private(os.path.dirname(self._path))
-            return self._try()
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The one who had it may have removed the file after we opened it.
-            if os.fstat(file).st_ino == os.stat(self._path).st_ino:
-                self._file = file
-                return True
-        except (BlockingIOError, FileNotFoundError):
-            pass
-        os.close(file)
-        return False
-
-    def release(self) -> None:
-        """Remove the file and let go."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
-        os.close(self._file)
+def _make_own(directory: str, forbidden: int) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, mode=0o700)
+    found = os.lstat(directory)  # a link here could be anybody's
+    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    if not own or found.st_mode & forbidden:
+        raise InUseError(
+            f"{directory} is not a directory of yours that is closed to others (mode 0700): remove "
+            "it, or set TMPDIR to a directory of yours"
+        )
 
 
 class PartLedger:
@@ -137,14 +109,19 @@ class PartLedger:
         Rows of another policy lose their outcome, unless it is `ok`; their requests still count.
 
         Args:
-            path: the SQLite file; one that cannot be read is set aside.
+            path: the SQLite file; one that is damaged is set aside.
             policy: fingerprint of the settings that decide about outcomes.
             takedown: hash of the takedown list.
+
+        Raises:
+            sqlite3.OperationalError: if the file cannot be opened, read or written; it stays.
         """
         self._path = path
         try:
             self._db = self._opened()
         except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
             log.warning("%s is damaged (%s): set aside, its URLs are fetched again", path, error)
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
@@ -222,11 +199,21 @@ class PartLedger:
     def close(self) -> None:
         """Commit, and close without SQLite's checkpoint, which would copy every image."""
         self.commit()
-        last = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)
+        last = _reader(self._path)
         with contextlib.suppress(sqlite3.Error):
             last.execute("SELECT count(*) FROM about").fetchone()
         self._db.close()
         last.close()
+
+
+def _reader(path: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", uri=True)
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether it is the file that is wrong, not the disk or the system."""
+    code = getattr(error, "sqlite_errorcode", None)  # None: from our own check
+    return code is None or code & 0xFF in _DAMAGED
 
 
 class Counts(NamedTuple):
@@ -239,7 +226,7 @@ class Counts(NamedTuple):
 def read_counts(path: str) -> Counts:
     """Counts of a ledger that another process may be writing; zeros if it cannot be read."""
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        with contextlib.closing(_reader(path)) as db:
             outcomes = dict(_outcomes(db))
             about = dict(db.execute("SELECT name, value FROM about").fetchall())
     except sqlite3.Error:
@@ -255,7 +242,7 @@ def _outcomes(db: sqlite3.Connection) -> list[tuple[str, int]]:
 
 def remove_ledger(path: str) -> None:
     """Remove a ledger and what belongs to it."""
-    for suffix in ("-wal", "-shm", ""):
+    for suffix in ("-wal", "-shm", "", EARLIER):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path + suffix)
     shutil.rmtree(f"{path}.shard", ignore_errors=True)

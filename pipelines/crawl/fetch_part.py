@@ -14,7 +14,7 @@ from pipelines.crawl.byte_budget import ByteBudget, give_large_blocks_back
 from pipelines.crawl.config import FetchConfig
 from pipelines.crawl.consent.takedown import SIGNAL, Takedown, read_takedown
 from pipelines.crawl.fetch_ledger import (
-    FileLock,
+    EARLIER,
     PartLedger,
     make_private,
     remove_ledger,
@@ -27,11 +27,12 @@ from pipelines.crawl.fetch_rows import (
     spread_domains,
     withdrawn,
 )
-from pipelines.crawl.fetched_earlier import SETTINGS, TAKEDOWN, EarlierPart
+from pipelines.crawl.fetched_earlier import SETTINGS, TAKEDOWN, EarlierPart, keep_readable
 from pipelines.crawl.http.client import HttpClient, sniff_image
 from pipelines.crawl.http.outcomes import Outcome
 from pipelines.crawl.img2dataset_shard import Fetched, Statistics, fetch_shard, load_downloader
 from pipelines.layout import join
+from pipelines.locks import FileLock
 from pipelines.schemas import FETCHED_PAIRS
 
 OUTPUT_ROWS = 64
@@ -59,6 +60,7 @@ class _Work(NamedTuple):
     ledger: PartLedger
     lock: FileLock
     path: str
+    earlier: EarlierPart
 
 
 class PartReader:
@@ -90,19 +92,17 @@ class PartReader:
         return load_downloader()
 
     def __call__(self, part: str, _rows: int) -> Iterator[pa.RecordBatch]:
-        """The part's pairs, sorted by URL, each with its outcome; asks for what is not known."""
+        """The pairs of a part after `begin`, sorted by URL, each with its outcome.
+
+        Asks for what is not known.
+        """
         batches = parquet.read_batches(part, columns=["uid", "url", "caption_raw"])
         pairs = sorted((row for b in batches for row in b.to_pylist()), key=_by_url)
-        work = self._begin(part)
-        try:
-            earlier = EarlierPart(join(self._output, f"{self._names[part]}.parquet"))
-            urls = list(dict.fromkeys(row["url"] for row in pairs))
-            pending = self._pending(urls, earlier, work.ledger)
-            span = self._fetch(pending, work) if pending else None
-            yield from self._rows(part, pairs, earlier, work.ledger)
-        except BaseException:
-            self._end(part)
-            raise
+        work = self._work[part]
+        urls = list(dict.fromkeys(row["url"] for row in pairs))
+        pending = self._pending(urls, work.earlier, work.ledger)
+        span = self._fetch(pending, work) if pending else None
+        yield from self._rows(part, pairs, work.earlier, work.ledger)
         self._figures[part]["span"] = span
 
     def figures(self, part: str) -> Mapping[str, Any]:
@@ -117,8 +117,14 @@ class PartReader:
             remove_ledger(self._work[part].path)
             self._work.pop(part).lock.release()
 
-    def _begin(self, part: str) -> _Work:
-        self._end(part)
+    def begin(self, part: str) -> None:
+        """Keep other processes from the part, and read what an earlier run left in its file.
+
+        Before the file is written over; then `ended` or `failed` is called.
+
+        Raises:
+            InUseError: if another process has the part.
+        """
         directory = work_directory(self._output)
         make_private(directory)
         name = self._names[part]
@@ -126,13 +132,15 @@ class PartReader:
         taken = f"another process is fetching {name} of {self._output}: wait until it ends"
         lock = FileLock(f"{path}.lock", taken, _LOCK_WAIT_S)
         try:
-            self._work[part] = _Work(PartLedger(path, *self._policy), lock, path)
+            written = join(self._output, f"{name}.parquet")
+            earlier = EarlierPart(keep_readable(written, path + EARLIER))
+            self._work[part] = _Work(PartLedger(path, *self._policy), lock, path, earlier)
         except BaseException:
             lock.release()
             raise
-        return self._work[part]
 
-    def _end(self, part: str) -> None:
+    def failed(self, part: str) -> None:
+        """Let go of the part; its work files stay for the next run."""
         work = self._work.pop(part, None)
         if work is not None:
             work.ledger.close()

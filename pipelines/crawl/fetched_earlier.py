@@ -1,17 +1,40 @@
 """What an earlier run left in a part of `fetched_pairs`."""
 
+import logging
+import os
+import shutil
 from collections.abc import Iterator
 from typing import Any
+
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 
 from pipelines import parquet, storage
 from pipelines.crawl.fetch_ledger import COLUMNS
 
 SETTINGS, TAKEDOWN = "fetch_settings", "fetch_takedown"  # keys in a part's schema metadata
 _IMAGE_ROWS = 64
+log = logging.getLogger(__name__)
+
+
+def keep_readable(url: str, copy: str) -> str:
+    """URL of a part that can be read while the file `url` is written over.
+
+    A local file can, as it is replaced at the end. Other stores may show a file that is being
+    written, so theirs is copied to the local path `copy`. A copy that is there already is of before
+    a run that was killed, and is kept.
+    """
+    fs, path = storage.filesystem(url)
+    if isinstance(fs, LocalFileSystem):
+        return url
+    if not os.path.exists(copy) and fs.exists(path):
+        with fs.open(path, "rb") as there, storage.atomic_output(copy) as here:
+            shutil.copyfileobj(there, here)
+    return copy
 
 
 class EarlierPart:
-    """The rows of a part's Parquet file, if it is there.
+    """The rows of a part's Parquet file, if it is there and can be read.
 
     Attributes:
         settings: fingerprint of the settings that they were fetched under; None if unknown.
@@ -26,6 +49,17 @@ class EarlierPart:
         self.rows: dict[str, dict[str, Any]] = {}
         if not storage.exists(url):
             return
+        try:
+            self._read()
+        except (pa.ArrowInvalid, OSError) as error:
+            if not _is_damage(error):
+                raise
+            log.warning("%s is damaged (%s): its URLs are fetched again", url, error)
+            self.settings = self.takedown = None
+            self.rows.clear()
+
+    def _read(self) -> None:
+        url = self._url
         about = parquet.read_schema(url).metadata or {}
         self.settings, self.takedown = (
             about[key.encode()].decode() if key.encode() in about else None
@@ -48,3 +82,9 @@ class EarlierPart:
                 if image.is_valid and url.as_py() != last:
                     last = url.as_py()
                     yield last, image.as_py()
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether it is the file that is wrong, not the disk or the network."""
+    # Arrow's word for pages that it cannot decode is an OSError without a number.
+    return isinstance(error, pa.ArrowInvalid) or (type(error) is OSError and error.errno is None)

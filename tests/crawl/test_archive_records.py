@@ -1,6 +1,7 @@
 import gzip
 import io
 import random
+import time
 
 import pytest
 from warc_records import AGENT, PAGE, damaged, failures, found, pairs, read, response
@@ -111,3 +112,13 @@ def test_a_server_that_cannot_seek_gives_what_is_before_the_first_gap(site):
     assert pairs(rows) == [str(n) for n in range(len(rows) - 1)]
     assert len(failures(rows)) == 1
     assert 100 < len(rows) <= 251
+
+
+def test_records_that_all_claim_the_rest_of_the_file_are_read_in_linear_time(tmp_path):
+    head = "WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\n"
+    lying = f"{head}Content-Length: 9000000\r\n\r\nx\r\n\r\n".encode()
+    start = time.monotonic()
+    rows = read(tmp_path, lying * 20_000, response(1, packed=False))
+    assert time.monotonic() - start < 10
+    assert pairs(rows) == ["1"]
+    assert len(failures(rows)) == 20_000

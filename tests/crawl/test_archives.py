@@ -189,3 +189,26 @@ def test_memory_does_not_grow_with_the_archive(tmp_path):
         assert rows == pages
         peaks.append(peak)
     assert peaks[1] < peaks[0] + 20
+
+
+@pytest.mark.parametrize(
+    ("block", "why"),
+    [
+        (b"[" + b"{}," * 1_000_000 + b"1]", "about 2000001 values"),
+        (b" " * (8 * 1024 * 1024 + 1), "bytes are more than 8388608"),
+    ],
+    ids=["values", "bytes"],
+)
+def test_metadata_made_to_fill_the_memory_fails(block, why, tmp_path):
+    head = "WARC/1.0\r\nWARC-Type: metadata\r\nContent-Type: application/json\r\n"
+    record = f"{head}Content-Length: {len(block)}\r\n\r\n".encode() + block + b"\r\n\r\n"
+    rows = read(tmp_path, gzip.compress(record), response(1))
+    assert pairs(rows) == ["1"]
+    (detail,) = failures(rows)
+    assert why in detail
+
+
+def test_archives_may_have_a_star_in_their_name(tmp_path):
+    (tmp_path / "a*.warc.gz").write_bytes(response(1))
+    (tmp_path / "ab.warc.gz").write_bytes(response(2))
+    assert pairs(read_archive(str(tmp_path / "a*.warc.gz"), AGENT)) == ["1"]

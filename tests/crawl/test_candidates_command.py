@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -168,3 +169,38 @@ def test_a_long_list_is_cut_into_parts_killed_and_gone_on_with(tmp_path):
     assert candidates(out).select(columns) == candidates(undisturbed).select(columns)
     assert candidates(out).num_rows == 100_000
     assert len(set(candidates(out).column("uid").to_pylist())) == 100_000
+
+
+def test_two_commands_do_not_write_one_output(tmp_path):
+    source = write_list(tmp_path / "a.tsv", range(30_000))
+    command = [*COMMAND, str(source), "--output", str(tmp_path / "out"), "--quiet"]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "_lock").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert first.wait() == 0
+    assert (second.returncode, "another process is writing" in second.stderr) == (2, True)
+    assert candidates(tmp_path / "out").num_rows == 30_000
+    assert not (tmp_path / "out" / "_lock").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ctrl_c_ends_it_at_once_and_leaves_no_process(tmp_path, processes):
+    source = write_list(tmp_path / "a.tsv", range(100_000))
+    out = tmp_path / "out"
+    command = [*COMMAND, str(source), "--output", str(out), "--processes", str(processes)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (out / "_found").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 130
+    assert "the same command goes on" in process.stderr.read()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    assert run(source, "--output", out).returncode == 0
+    assert candidates(out).num_rows == 100_000

@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from fetch_web import ImageServer, outcomes, table, write_parts
 
-from pipelines import identity, schemas
+from pipelines import identity, schemas, storage
+from pipelines.crawl import fetch_cli
 from pipelines.crawl.fetch_part import COMMIT_ROWS
+from pipelines.ledger import Finished, Funnel
 
 LOOPBACK = (
     "--allow-network", "127.0.0.0/8", "--domain-delay", "0", "--domain-connections", "64",
@@ -83,6 +85,38 @@ def test_an_address_that_is_not_public_is_said_to_be_one(server, tmp_path):
     assert server.asked == []
 
 
+def test_parts_that_are_gone_are_a_mistake(server, tmp_path):
+    listed = tmp_path / "list.csv"
+    listed.write_text("url,caption\n" + "".join(f"{u},a {u}\n" for u in urls_of(server, 4)))
+    made = [sys.executable, "-m", "pipelines.crawl.candidates", listed, "--rows-per-part", "1"]
+    candidates, out = tmp_path / "candidates", tmp_path / "out"
+    subprocess.run([*made, "--output", candidates], check=True, capture_output=True)
+    one, *others = sorted(candidates.glob("*.parquet"))
+    assert others
+    one.unlink()
+    done = run(candidates, "--output", out, *LOOPBACK)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "lacks parts" in done.stderr
+    assert server.asked == []
+    # Some of them alone are what was asked for.
+    done = run(*others, "--output", out, *LOOPBACK)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_a_terminal_would_obey_is_not_printed(tmp_path, capsys):
+    receipt = {
+        "funnel": {},
+        "figures": {"outcomes": {"dns": {"rows": 1, "retryable": 0, "example": "x\x1b[2Jy\nz"}}},
+    }
+    storage.write_json(str(tmp_path / "_receipts" / "part-00000.parquet.json"), receipt)
+    details = {"images_per_second": None, "images": 0, "image_bytes": 0, "urls": 1}
+    funnel = Funnel(1, 0, {"dns": 1})
+    fetch_cli._print_table(str(tmp_path), Finished("d", "f", "c", 1, 1, funnel, details))
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "x\\x1b[2Jy\\x0az" in printed
+
+
 @pytest.mark.slow
 def test_other_parquet_files_in_two_processes(server, tmp_path):
     urls = urls_of(server, 40)
@@ -104,7 +138,9 @@ def test_other_parquet_files_in_two_processes(server, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "processes"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
+@pytest.mark.parametrize(
+    ("number", "processes"), [(signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.SIGHUP, 1)]
+)
 def test_an_interrupted_command_goes_on(server, tmp_path, monkeypatch, number, processes):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))

@@ -6,15 +6,15 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from pipelines.crawl.consent.opt_out import OptOut
 from pipelines.crawl.fetch_ledger import (
     COLUMNS,
-    FileLock,
-    InUseError,
     PartLedger,
+    make_private,
     read_counts,
     remove_ledger,
     work_directory,
@@ -22,6 +22,7 @@ from pipelines.crawl.fetch_ledger import (
 from pipelines.crawl.fetch_rows import recorded_row, spread_domains
 from pipelines.crawl.http.client import Response
 from pipelines.crawl.http.outcomes import Outcome
+from pipelines.locks import FileLock, InUseError
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -133,6 +134,45 @@ def test_a_damaged_file_is_set_aside(path, caplog, where):
     ledger.close()
 
 
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read every file")
+def test_a_ledger_that_may_not_be_read_is_not_damaged(path):
+    PartLedger(path, "p", "t").close()
+    os.chmod(path, 0)
+    with pytest.raises(sqlite3.OperationalError):
+        PartLedger(path, "p", "t")
+    assert not os.path.exists(f"{path}.damaged")
+
+
+def test_a_ledger_stays_when_the_disk_fails(path):
+    ledger = PartLedger(path, "p", "t")
+    ledger.record("http://h/1", row(), b"bytes")
+    ledger.close()
+    program = (
+        "import resource, sys; from pipelines.crawl.fetch_ledger import PartLedger\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "PartLedger(sys.argv[1], 'p', 't')"
+    )
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True)
+    assert "sqlite3.OperationalError" in done.stderr
+    assert not os.path.exists(f"{path}.damaged")
+    ledger = PartLedger(path, "p", "t")
+    assert list(ledger.rows()) == ["http://h/1"]
+    ledger.close()
+
+
+@pytest.mark.parametrize("name", ["out#1", "out?x", "50%41", "a b&c=d"])
+def test_a_directory_may_have_any_name(tmp_path, name):
+    (tmp_path / name).mkdir()
+    path = str(tmp_path / name / "part-00000.sqlite")
+    ledger = PartLedger(path, "p", "t")
+    ledger.record("http://h/1", row(), b"bytes")
+    ledger.commit()
+    assert read_counts(path) == (1, 1)
+    ledger.close()
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
 def test_nothing_is_left_of_a_removed_ledger(path, tmp_path):
     ledger = PartLedger(path, "p", "t")
     ledger.record("http://h/1", row(), b"bytes")
@@ -148,7 +188,7 @@ def test_a_lock_is_for_one_and_waits_for_the_other(tmp_path):
     with pytest.raises(InUseError, match="taken"):
         FileLock(path, "taken")
     program = (
-        "import sys; from pipelines.crawl.fetch_ledger import FileLock\n"
+        "import sys; from pipelines.locks import FileLock\n"
         "FileLock(sys.argv[1], 'taken', wait_s=20); print('got it')"
     )
     waiting = subprocess.Popen([sys.executable, "-c", program, path], stdout=subprocess.PIPE)
@@ -167,6 +207,44 @@ def test_a_remote_dataset_has_its_ledgers_on_this_machine(tmp_path, monkeypatch)
     assert one.startswith(str(tmp_path))
     assert work_directory("memory://bucket/a") == one
     assert work_directory(str(tmp_path / "out")) == str(tmp_path / "out" / "_work")
+
+
+def _link(directory, elsewhere):
+    directory.parent.mkdir(mode=0o700, exist_ok=True)
+    directory.symlink_to(elsewhere)
+
+
+def _open_to_others(directory, _):
+    directory.parent.mkdir(mode=0o700, exist_ok=True)
+    directory.mkdir()
+    directory.chmod(0o755)
+
+
+def _file(directory, _):
+    directory.parent.mkdir(mode=0o700, exist_ok=True)
+    directory.touch()
+
+
+@pytest.mark.parametrize("trap", [_link, _open_to_others, _file])
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_directory_that_somebody_else_prepared_is_refused(tmp_path, monkeypatch, trap, level):
+    temporary, elsewhere = tmp_path / "tmp", tmp_path / "elsewhere"
+    temporary.mkdir()
+    elsewhere.mkdir(mode=0o700)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    work = Path(work_directory("memory://bucket/a"))
+    trap([work.parent, work][level], elsewhere)
+    with pytest.raises(InUseError, match="0700"):
+        make_private(str(work))
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_directories_are_closed_to_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    work = Path(work_directory("memory://bucket/a"))
+    make_private(str(work))
+    make_private(str(work))
+    assert [p.stat().st_mode & 0o777 for p in (work, work.parent)] == [0o700, 0o700]
 
 
 def test_a_host_that_never_answers_is_counted_as_asked():

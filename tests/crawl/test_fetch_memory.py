@@ -4,8 +4,12 @@ import sys
 import threading
 from functools import partial
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fetch_web import PNG, write_parts
+
+from pipelines import identity
 
 COUNT = 60
 BODY = PNG + bytes(19_000_000)
@@ -61,6 +65,24 @@ def serve():
 def test_memory_does_not_follow_the_size_of_images(serve, tmp_path, length):
     url = serve(length)
     write_parts(tmp_path / "candidates", [f"{url}/{i}.png" for i in range(COUNT)], COUNT)
+    assert peak_kb(tmp_path, COUNT) < MOST_KB
+
+
+@pytest.mark.slow
+def test_memory_does_not_follow_the_captions_of_one_image(serve, tmp_path):
+    (part,) = write_parts(tmp_path / "candidates", [f"{serve(True)}/0.png"], 1)
+    (first, _) = pq.read_table(part).to_pylist()
+    captions = [f"caption {i}" for i in range(COUNT)]
+    rows = [first | {"uid": identity.uid(first["url"], c), "caption_raw": c} for c in captions]
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(part)), part)
+    assert peak_kb(tmp_path, 1) < MOST_KB
+    file = pq.ParquetFile(tmp_path / "out" / "part-00000.parquet")
+    assert file.metadata.num_rows == COUNT
+    assert file.metadata.num_row_groups >= COUNT / 4
+
+
+def peak_kb(tmp_path, images: int) -> int:
+    """Memory that the command took at most, with as many images as it has to find."""
     out = tmp_path / "out"
     done = subprocess.run(
         [
@@ -73,7 +95,7 @@ def test_memory_does_not_follow_the_size_of_images(serve, tmp_path, length):
         timeout=100,
         check=False,
     )
-    assert f"\n{COUNT} images" in done.stdout, done.stderr
+    assert f"\n{images:,} images" in done.stdout, done.stderr
     (peak,) = [line for line in done.stdout.splitlines() if line.startswith("peak")]
-    assert int(peak.split()[1]) < MOST_KB
     print(peak)
+    return int(peak.split()[1])

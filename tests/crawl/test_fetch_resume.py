@@ -14,9 +14,10 @@ from fetch_web import HTTP, ImageServer, fetch, image_of, outcomes, table, write
 from pipelines import parquet, storage
 from pipelines.crawl.config import FetchConfig
 from pipelines.crawl.fetch import outcome_table
-from pipelines.crawl.fetch_ledger import FileLock, InUseError, PartLedger
+from pipelines.crawl.fetch_ledger import PartLedger
 from pipelines.crawl.fetch_part import COMMIT_ROWS
 from pipelines.crawl.progress import read_progress
+from pipelines.locks import FileLock, InUseError
 
 CONCURRENCY = 8
 CONFIG = FetchConfig(HTTP, concurrency=CONCURRENCY)

@@ -110,3 +110,32 @@ def test_rows_in_columns_are_the_same_as_one_by_one(rows, batch_rows):
     times = [row.pop("found_at") for row in described]
     assert described == [slow_row(row) for row in rows]
     assert times == sorted(times)
+
+
+def test_texts_that_are_too_long_are_problems_and_cut():
+    url, caption = "http://h.example/", "é" * 10_000
+    rows = [
+        FoundRow(url, caption),
+        FoundRow(url, caption + "x"),
+        FoundRow(url + "x" * 8_192, "x"),
+        FoundRow(url + "ä" * 4_000, "x"),
+        FoundRow(None, None, None, Problem.PAGE_FAILED, "x" * 50_000),
+    ]
+    (batch,) = to_batches(rows, "s", None, 10)
+    good, long, *urls, failed = batch.to_pylist()
+    assert (good["problem"], good["caption_raw"]) == (None, caption)
+    assert (long["problem"], long["caption_raw"]) == (Problem.CAPTION_TOO_LONG, caption[:1000])
+    assert long["detail"] == "10001 characters are more than 10000"
+    for row in urls:
+        assert row["problem"] == Problem.INVALID_URL
+        assert row["detail"] == "more than 8192 characters"
+        assert len(row["url"]) <= 8_192
+    assert len(failed["detail"]) == 1_000
+
+
+def test_batches_end_where_their_texts_are_many():
+    text = "x" * 10_000
+    rows = (FoundRow(f"http://h.example/{n}", text) for n in range(7_000))
+    batches = [batch.num_rows for batch in to_batches(rows, "s", None, 100_000)]
+    assert sum(batches) == 7_000
+    assert len(batches) == 3

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipelines.crawl.found import MAX_URL_CHARS
 from pipelines.crawl.sources.charsets import decode
 from pipelines.crawl.sources.html import Base, Image, Page, parse_page
 from pipelines.crawl.sources.image_address import largest_of_srcset
@@ -213,3 +214,21 @@ def test_large_pages_without_harm_are_read():
     assert parse_untrusted(b"<img" * 1_300_000, PAGE) == Page([], [])
     page = parse_untrusted("<p><img src=ä.png alt='ü\0'>".encode() * 50_000, PAGE)
     assert page.images == [Image("http://site.example/a/ä.png", "ü\ufffd")] * 50_000
+
+
+def test_a_long_caption_of_many_images_crosses_the_process_once():
+    caption = "xy" * 20_000
+    images = "".join(f"<img src={n}>" for n in range(2_000))
+    body = f"<figure><figcaption>{caption}</figcaption>{images}</figure>".encode()
+    found = parse_untrusted(body, PAGE).images
+    assert len(found) == 2_000
+    assert all(image.caption is found[0].caption for image in found)
+    assert found[0].caption == caption
+
+
+def test_pages_that_give_more_than_fits_fail():
+    long = f"<base href='http://h.example/{'x' * 8_000}/'>"
+    with pytest.raises(PageError, match="memory"):
+        parse_untrusted((long + "<img src=a alt=x>" * 6_000).encode(), PAGE)
+    (image,) = parse_untrusted(f"<img src={'x' * 20_000} alt=x>".encode(), PAGE).images
+    assert len(image.url) == MAX_URL_CHARS + 1

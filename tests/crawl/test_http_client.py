@@ -7,6 +7,7 @@ from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 
 import pytest
+from hostile import HostileServer, full, redirect
 
 from pipelines.crawl.consent.takedown import read_takedown
 from pipelines.crawl.http.client import HttpClient, sniff_image
@@ -15,6 +16,28 @@ from pipelines.crawl.http.outcomes import Outcome
 
 POLICY = ["/robots.txt", "/.well-known/tdmrep.json"]
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
+
+
+@pytest.fixture
+def hosts():
+    """Makes servers at given addresses."""
+    made = []
+
+    def make(address):
+        made.append(HostileServer(address))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.close()
+
+
+def after(seconds, answer):
+    def attack(conn):
+        time.sleep(seconds)
+        conn.sendall(answer)
+
+    return attack
 
 
 def get(config, url):
@@ -160,6 +183,14 @@ def test_ports_are_those_of_the_web_outside_allowed_networks(http_config):
     assert got.detail == "port 25 of 8.8.8.8: only 80, 443 may be connected to"
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "10.1.2.3", "[::1]"])
+def test_an_address_that_is_not_public_is_named_before_its_port(http_config, host):
+    for networks in ((), ("192.0.2.0/24",)):
+        got = get(replace(http_config, allow_networks=networks), f"http://{host}:5432/a.png")
+        assert (got.outcome, got.attempts) == (Outcome.UNSAFE_ADDRESS, 0)
+        assert got.detail.endswith("which is not a public address")
+
+
 @pytest.mark.parametrize(
     ("address", "allowed"),
     [
@@ -206,6 +237,49 @@ def test_an_opt_out_leaves_the_body_unread(site, http_config):
     tagged = get(http_config, site.serve("/b.png", PNG, X_Robots_Tag="noindex, noimageai"))
     assert (tagged.outcome, tagged.body) == (Outcome.OPTED_OUT, None)
     assert tagged.opt_out == ("x_robots_tag", "noindex, noimageai")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/a/../private/x.png", "/a/%2e%2e/private/x.png", "/./private/x.png", "/%70rivate/x.png"],
+)
+@pytest.mark.parametrize("redirected", [False, True])
+def test_a_closed_folder_is_closed_in_every_spelling(site, http_config, path, redirected):
+    site.serve("/robots.txt", b"User-agent: *\nDisallow: /private/\n")
+    url = site.url + path
+    if redirected:
+        url = site.serve("/to.png", b"", 302, Location=path)
+    got = get(http_config, url)
+    assert (got.outcome, got.opt_out.signal) == (Outcome.OPTED_OUT, "robots_txt")
+    assert site.asked == POLICY + ["/to.png"] * redirected
+
+
+def test_the_path_that_was_checked_is_the_one_that_is_sent(site, http_config):
+    site.serve("/robots.txt", b"User-agent: *\nDisallow: /private/\n")
+    site.serve("/open/x.png", PNG)
+    for path in ("/private/../open/x.png", "/a/%2E%2e/open/./x.png", "/open/%78.png"):
+        got = get(http_config, site.url + path)
+        assert (got.outcome, got.url) == (Outcome.OK, f"{site.url}/open/x.png")
+        assert site.asked[-1] == "/open/x.png"
+
+
+def test_details_and_opt_outs_are_printable(site, http_config):
+    rules = "User-agent: *\nDisallow: /*\x1b[2J\x85\u202e\n".encode()
+    site.serve("/robots.txt", rules)
+    got = get(http_config, site.serve("/a%1B[2J%C2%85%E2%80%AE.png", PNG))
+    assert got.opt_out.text.endswith(r"Disallow: /*\x1b[2J\x85\x202e")
+    assert got.detail.isprintable()
+    assert r"\x1b[2J\x85" in got.detail
+    site.serve("/robots.txt", b"")
+
+    def odd(handler):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Robots-Tag: noai,\xc2\x85\xe2\x80\xae\r\n\r\n")
+
+    site.replies["/odd.png"] = odd
+    got = get(http_config, f"{site.url}/odd.png")
+    assert (got.opt_out.text, got.detail) == (
+        r"noai,\x85\x202e", r"x_robots_tag: noai,\x85\x202e",
+    )  # fmt: skip
 
 
 def test_a_redirect_into_a_closed_folder_is_not_followed(site, http_config):
@@ -290,6 +364,70 @@ def test_a_pause_that_is_too_long_leaves_the_host_for_later(site, http_config):
     assert (got.outcome, got.status, got.attempts) == (Outcome.THROTTLED, None, 0)
     assert site.asked.count("/a.png") == 1
     assert "/b.png" not in site.asked
+
+
+@pytest.mark.parametrize("wait_s", [0.7, 1.2])
+def test_turns_of_all_redirects_and_tries_are_one_wait(hosts, http_config, wait_s):
+    # Every host was asked a moment before, and each hop needs a turn of its own.
+    servers = [hosts(f"127.0.0.{i}") for i in range(2, 7)]
+    busy = f"{servers[0].url}/busy.png"
+    servers[0].add("/busy.png", b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")
+    target = busy
+    for server in servers[1:]:
+        target = server.add("/a.png", redirect(target))
+    delay_s = 0.5
+    client = HttpClient(replace(http_config, domain_delay_s=delay_s, max_wait_s=wait_s))
+    start = time.monotonic()
+    got = client.get(target, sniff_image, Outcome.NOT_AN_IMAGE)
+    assert got.outcome is Outcome.THROTTLED
+    assert wait_s - delay_s <= time.monotonic() - start < wait_s + 0.4
+    assert "/busy.png" not in servers[0].asked
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("seconds", [0.45, 0.55])
+def test_slow_rules_add_one_deadline_to_those_of_the_tries(site, http_config, seconds, retries):
+    def slow(handler):
+        time.sleep(seconds)
+        handler.send_error(404)
+
+    def silent(handler):
+        time.sleep(1.5)
+
+    site.replies |= dict.fromkeys(POLICY, slow) | {"/a.png": silent}
+    config = replace(http_config, deadline_s=0.5, retries=retries)
+    start = time.monotonic()
+    got = get(config, f"{site.url}/a.png")
+    assert got.outcome in (Outcome.TIMEOUT, Outcome.ROBOTS_UNREACHABLE)
+    assert time.monotonic() - start < 0.5 * (1 + retries) + 0.5 + 0.25
+
+
+def test_slow_rules_of_another_host_at_each_try_add_one_deadline_too(hosts, http_config):
+    first, *others = [hosts(f"127.0.0.{i}") for i in range(2, 5)]
+    for server in others:
+        for path in POLICY:
+            server.add(path, after(0.45, full(b"")))
+        server.add("/b.png", after(1.5, b""))
+    targets = iter([f"{server.url}/b.png" for server in others])
+    url = first.add("/a.png", lambda conn: conn.sendall(redirect(next(targets))))
+    start = time.monotonic()
+    got = get(replace(http_config, deadline_s=0.5, retries=1), url)
+    assert (got.outcome, got.attempts) == (Outcome.TIMEOUT, 2)
+    assert time.monotonic() - start < 0.5 * 2 + 0.5 + 0.25
+
+
+def test_rules_cut_short_by_slow_ones_before_them_are_not_remembered(hosts, http_config):
+    first, second = hosts("127.0.0.2"), hosts("127.0.0.3")
+    for server in (first, second):
+        for path in POLICY:
+            server.add(path, after(0.4, full(b"")))
+    target = second.add("/b.png", full(PNG))
+    first.add("/a.png", redirect(target))
+    client = HttpClient(replace(http_config, deadline_s=0.5, retries=0))
+    got = client.get(f"{first.url}/a.png", sniff_image, Outcome.NOT_AN_IMAGE)
+    assert got.outcome is Outcome.TIMEOUT
+    # That was our own hurry: the second host has done nothing.
+    assert client.get(target, sniff_image, Outcome.NOT_AN_IMAGE).outcome is Outcome.OK
 
 
 def test_waiting_for_robots_costs_no_thread_its_own_deadline(site, http_config):

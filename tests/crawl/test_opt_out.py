@@ -1,3 +1,4 @@
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -12,6 +13,7 @@ from pipelines.crawl.consent.opt_out import (
 )
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
+AGENT = "our-bot"
 DIRECTIVES = ("noai", "noimageai", "noindex", "noimageindex", "noml", "none", "nofollow", "all")
 
 
@@ -140,7 +142,7 @@ def test_only_what_is_said_to_us_binds(headers):
 )
 def test_content_usage_refuses(usage):
     assert refuses_training(usage) is True
-    assert by_headers(("content-usage", usage)) == ("content_usage", usage)
+    assert by_headers(("content-usage", usage)) == ("content_usage", usage.replace("\t", r"\x09"))
 
 
 @pytest.mark.parametrize(
@@ -216,3 +218,33 @@ def test_meta_elements(name, content, signal):
     metas = [("viewport", "width=1"), (name, content)]
     expected = (signal, content) if signal else None
     assert forbidden_by_meta(metas, "our-bot", NOW) == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "another-bot: a," + "unavailable_after:x," * 1_000_000,
+        "unavailable_after: 1 Jan 2999," * 600_000,
+        "unavailable_after: 2 Jan 2999 00:00:00 x" + " x" * 1_000_000,
+        "unavailable_after" + " " * 20_000_000,
+        "a:" * 10_000_000,
+        "," * 20_000_000,
+    ],
+)
+def test_a_page_of_directives_is_read_in_no_time(content):
+    pieces = [content[at : at + 50_000] for at in range(0, len(content), 50_000)]
+    started = time.process_time()
+    forbidden_by_meta([("robots", content)], AGENT)
+    forbidden_by_meta([("robots", piece) for piece in pieces], AGENT)
+    forbidden_by_headers([("X-Robots-Tag", piece) for piece in pieces], AGENT)
+    assert time.process_time() - started < 0.5
+
+
+def test_what_is_quoted_is_printable_and_short():
+    text = "noai, \x1b[2J\n\x85\u202e\x00"
+    escaped = r"noai, \x1b[2J\x0a\x85\x202e\x00"
+    assert forbidden_by_meta([("robots", text)], AGENT) == ("meta_robots", escaped)
+    assert forbidden_by_headers([("X-Robots-Tag", text)], AGENT) == ("x_robots_tag", escaped)
+    long = forbidden_by_meta([("robots", "noai" + ", \x1b" * 9_000)], AGENT)
+    assert long.text.isprintable()
+    assert len(long.text) == 1000

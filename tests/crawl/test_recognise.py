@@ -212,3 +212,14 @@ def test_arbitrary_bytes_are_a_source_that_reads_or_a_list_error(data):
         return
     if source.kind is SourceKind.URL_LIST:
         list(read_list(source.paths[0], source))
+
+
+def test_a_file_whose_name_holds_a_star_goes_before_a_glob(tmp_path):
+    starred = tmp_path / "a*.csv"
+    starred.write_text("url,caption\nhttp://h/1,star\n")
+    (tmp_path / "ab.tsv.csv").write_text("url\tcaption\nhttp://h/2\tother\n")
+    source = source_of(str(starred), "s")
+    assert source.paths == (str(starred),)
+    assert first_pair(source) == ("http://h/1", "star")
+    starred.unlink()
+    assert source_of(str(starred), "s").paths == (str(tmp_path / "ab.tsv.csv"),)

@@ -49,6 +49,24 @@ def test_listed_urls_and_domains(listed, url, entry):
 @pytest.mark.parametrize(
     "url",
     [
+        "http://example.org./x",
+        "http://a.example.org./x",
+        "http://EXAMPLE.org:8080/./x",
+        "http://127.0.0.1./",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://0177.0.0.1:81/a",
+    ],
+)
+def test_a_host_is_listed_in_every_spelling(tmp_path, url):
+    path = tmp_path / "takedown.txt"
+    path.write_text("example.org\n127.0.0.1\n")
+    assert read_takedown(str(path)).forbids_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
         "https://example.com/a/~b.jpg",
         "https://example.com/a/~b.jpg?x=1&y=2",
         "http://example.com/a/~b.jpg?x=1",

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import http_sf
 
+from pipelines.crawl.http.outcomes import printable
+
 # noindex and noimageindex count too: who asks not to be found asks not to be collected.
 FORBIDDING = frozenset({"none", "noai", "noimageai", "noindex", "noimageindex", "noml"})
 
@@ -24,6 +26,9 @@ REFUSED_USES = frozenset({"train-ai", "train-genai", "genai", "ai", "tdm", "all"
 _TAKES_VALUE = re.compile(r"(unavailable_after|max-[a-z-]+)\s*:\s*(.*)", re.I | re.S)
 _OWNED = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*|\*)\s*:\s*(.*)", re.S)
 _DATE_COMMAS = 2  # "Friday, June 25, 2010"
+# Of the directives of one page or response; each may be a date, and reading one takes 10 us.
+_MAX_CHARACTERS = 64 * 1024
+_QUOTED_CHARACTERS = 1000  # stored with every row
 
 
 class OptOut(NamedTuple):
@@ -31,6 +36,11 @@ class OptOut(NamedTuple):
 
     signal: str
     text: str
+
+
+def quoted(text: str) -> str:
+    """What is kept of a signal's text: its beginning, printable."""
+    return printable(text[:_QUOTED_CHARACTERS])[:_QUOTED_CHARACTERS]
 
 
 def forbidden_by_headers(
@@ -48,10 +58,10 @@ def forbidden_by_headers(
         values.setdefault(name.lower(), []).append(value)
     usage = ", ".join(values.get("content-usage", []))  # RFC 9651, section 4.2
     if usage and refuses_training(usage):
-        return OptOut("content_usage", usage)
+        return OptOut("content_usage", quoted(usage))
     for value in values.get("tdm-reservation", []):
         if value.strip() == "1":
-            return OptOut("tdm_reservation", value)
+            return OptOut("tdm_reservation", quoted(value))
     return x_robots_tag(values.get("x-robots-tag", []), agent, now)
 
 
@@ -68,12 +78,16 @@ def forbidden_by_meta(
         agent: our product token.
         now: for `unavailable_after`; the present unless said.
     """
+    left = _MAX_CHARACTERS
     for name, content in metas:
         kind = name.strip().lower()
-        if kind in ("robots", agent.lower()) and _forbids(content, agent, now):
-            return OptOut("meta_robots", content)
+        if kind in ("robots", agent.lower()):
+            content = content[:left]
+            left -= len(content)
+            if _forbids(content, agent, now):
+                return OptOut("meta_robots", quoted(content))
         if kind == "tdm-reservation" and content.strip() == "1":
-            return OptOut("meta_tdm_reservation", content)
+            return OptOut("meta_tdm_reservation", quoted(content))
     return None
 
 
@@ -109,9 +123,12 @@ def x_robots_tag(values: Iterable[str], agent: str, now: datetime | None = None)
         agent: our product token.
         now: for `unavailable_after`; the present unless said.
     """
+    left = _MAX_CHARACTERS
     for value in values:
-        if _forbids(value, agent, now):
-            return OptOut("x_robots_tag", value.strip())
+        text = value[:left]
+        left -= len(text)
+        if _forbids(text, agent, now):
+            return OptOut("x_robots_tag", quoted(text.strip()))
     return None
 
 
@@ -119,16 +136,16 @@ def _forbids(value: str, agent: str, now: datetime | None) -> bool:
     for owner, directive in _directives(value):
         if owner not in ("*", agent.lower()):
             continue
-        if isinstance(directive, datetime):
-            if directive <= (now or datetime.now(UTC)):
+        if isinstance(directive, list):
+            if _date(directive) <= (now or datetime.now(UTC)):
                 return True
         elif FORBIDDING.intersection(re.split(r"[\s;]+", directive.lower())):
             return True
     return False
 
 
-def _directives(value: str) -> Iterator[tuple[str, str | datetime]]:
-    """(agent in lower case or `*`, directive or moment after which the content is unavailable)."""
+def _directives(value: str) -> Iterator[tuple[str, str | list[str]]]:
+    """(agent in lower case or `*`, directive or what begins with the date of unavailability)."""
     owner = "*"
     items = [item.strip() for item in value.split(",")]
     for place, item in enumerate(items):
@@ -140,7 +157,7 @@ def _directives(value: str) -> Iterator[tuple[str, str | datetime]]:
             yield owner, item
         elif valued[1].lower() == "unavailable_after":
             rest = items[place + 1 : place + 1 + _DATE_COMMAS]
-            yield owner, _date([valued[2], *rest])
+            yield owner, [valued[2], *rest]
 
 
 def _rfc_day(text: str) -> datetime:

@@ -7,20 +7,22 @@ before the body. A redirect's target passes all of these, and the check of its a
 import contextlib
 import hashlib
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from pipelines.crawl.byte_budget import UNLIMITED, ByteBudget
 from pipelines.crawl.config import HttpConfig
-from pipelines.crawl.consent.opt_out import OptOut, forbidden_by_headers
-from pipelines.crawl.consent.robots import HostRules, RobotsFile, Unreachable
+from pipelines.crawl.consent.opt_out import forbidden_by_headers
+from pipelines.crawl.consent.robots import HostRules, RobotsFile
 from pipelines.crawl.consent.takedown import Takedown
+from pipelines.crawl.http.attempt import Try
 from pipelines.crawl.http.body import Sniff, Wanted, read_body, sniff_image
 from pipelines.crawl.http.connect import Connector, Target
-from pipelines.crawl.http.deadline import Deadline
+from pipelines.crawl.http.deadline import Deadline, Patience
 from pipelines.crawl.http.message import Exchange, request_bytes
-from pipelines.crawl.http.outcomes import FetchError, Outcome
+from pipelines.crawl.http.outcomes import FetchError, Outcome, printable
 from pipelines.crawl.http.politeness import AdaptiveLimit, Politeness
 from pipelines.crawl.http.response import Response
 from pipelines.identity import normalise_url
@@ -31,54 +33,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _POLICY_BYTES = 512 * 1024  # RFC 9309, section 2.5: parse at least 500 KiB
 _URL_CHARACTERS = 8192  # RFC 9110, section 4.1: at least 8000 should be supported
 _KEPT_CHARACTERS = 1000  # of a header; they are stored with every row
-_OF_THE_HOST = (Outcome.DNS, Outcome.CONNECT, Outcome.TLS)
-
-
-@dataclass
-class _Try:
-    """One exchange as far as it went.
-
-    Attributes:
-        url: where it is: redirects move it.
-        wanted: the body wanted.
-        deadline: of the whole exchange.
-        rules_s: by how much waiting for robots.txt may still move the deadline. A chain of
-            redirects over hosts with slow ones must not hold a thread for as long as it likes.
-        guarded: whether signals of opt-out end it; they do not apply to the files that hold them.
-        budget: where the body's bytes are taken from.
-        refused: whether something remembered ended it, so that another try would end alike.
-    """
-
-    url: str
-    wanted: Wanted
-    deadline: Deadline
-    rules_s: float
-    guarded: bool
-    budget: ByteBudget
-    refused: bool = field(default=False, init=False)
-    status: int | None = field(default=None, init=False)
-    content_type: str = field(default="", init=False)
-    opt_out: OptOut | None = field(default=None, init=False)
-
-    def refuse_if(self, signal: OptOut | Unreachable | None) -> None:
-        """End here if there is a signal.
-
-        Raises:
-            FetchError: `opted_out`; where robots.txt could not be had, `robots_unreachable`, or the
-                reason if that concerns the whole host.
-        """
-        if signal is None:
-            return
-        self.refused = True
-        text = signal.text[:_KEPT_CHARACTERS]
-        outcome = Outcome.OPTED_OUT
-        if isinstance(signal, Unreachable):
-            outcome = Outcome.ROBOTS_UNREACHABLE
-            if signal.reason in _OF_THE_HOST:
-                outcome = signal.reason
-        if outcome not in _OF_THE_HOST:
-            self.opt_out = OptOut(signal.signal, text)
-        raise FetchError(outcome, f"{signal.signal}: {text}")
+_FOR_WANT_OF_TIME = (Outcome.TIMEOUT, Outcome.DNS, Outcome.CONNECT)
 
 
 class HttpClient:
@@ -103,7 +58,7 @@ class HttpClient:
         self._connector = Connector(config)
         self._politeness = Politeness(config)
         self._limit = AdaptiveLimit(concurrency) if concurrency is not None else None
-        self._rules = HostRules(config.agent, self._policy_file)
+        self._rules = HostRules(config.agent)
 
     def get(
         self, url: str, sniff: Sniff, wrong_type: Outcome, budget: ByteBudget = UNLIMITED
@@ -120,40 +75,50 @@ class HttpClient:
         """
         config = self._config
         wanted = Wanted(sniff, wrong_type, config.max_bytes, config.min_bytes_per_s)
-        this, attempts = self._begin(url, wanted, budget, guarded=True), 0
+        patience = Patience(config.max_wait_s, config.deadline_s)
+        this, attempts = Try(url, wanted, self._deadline(), patience, True, budget), 0
         response = self._run(this)
         while response.was_asked:
             attempts += 1
             if this.refused or not response.outcome.retryable or attempts > config.retries:
                 break
-            this = self._begin(url, wanted, budget, guarded=True)
+            this = Try(url, wanted, self._deadline(), patience, True, budget)
             again = self._run(this)
             if not again.was_asked:  # what the server said tells more than our own refusal
                 break
             response = again
         return replace(response, attempts=attempts, ended_at=datetime.now(UTC))
 
-    def _policy_file(self, address: str) -> RobotsFile:
+    def _policy_file(self, of: Try, address: str) -> RobotsFile:
         """A robots.txt or tdmrep.json, by the same path but without opt-out.
 
+        It takes the time that `of` has left, of its own and for rules, one deadline at most.
+
         Raises:
-            FetchError: `throttled`, if our own politeness does not let us ask now: that says
-                nothing about the host which could be remembered.
+            FetchError: `throttled`, if our own politeness does not let us ask now, or how it ended
+                for want of time, if it had less than a deadline: that says nothing about the host
+                which could be remembered.
         """
         rate = self._config.min_bytes_per_s
         wanted = Wanted(lambda *_: "text", Outcome.NOT_A_PAGE, _POLICY_BYTES, rate, cut=True)
-        got = self._run(self._begin(address, wanted, UNLIMITED, guarded=False))
-        if got.outcome is Outcome.THROTTLED and got.status is None:
-            raise FetchError(got.outcome, got.detail or "")
+        seconds = min(of.deadline.left() + of.patience.rules_s, self._config.deadline_s)
+        this = Try(address, wanted, Deadline(seconds), of.patience, False, UNLIMITED)
+        started = time.monotonic()
+        got = self._run(this)
+        took = time.monotonic() - started - this.waited_s
+        of.deadline.extend(this.waited_s + of.patience.wait_for_rules(took))
+        throttled = got.outcome is Outcome.THROTTLED and got.status not in (429, 503)
+        cut_short = seconds < self._config.deadline_s and got.outcome in _FOR_WANT_OF_TIME
+        if throttled or cut_short:
+            raise FetchError(got.outcome, f"{address}: {got.detail}")
         if got.status is None or got.status == 429 or (got.status < 400 and got.body is None):
             return RobotsFile(None, f"{got.outcome}: {got.detail}", got.outcome)
         return RobotsFile(got.status, (got.body or b"").decode("utf-8", errors="replace"))
 
-    def _begin(self, url: str, wanted: Wanted, budget: ByteBudget, *, guarded: bool) -> _Try:
-        seconds = self._config.deadline_s
-        return _Try(url, wanted, Deadline(seconds), seconds, guarded, budget)
+    def _deadline(self) -> Deadline:
+        return Deadline(self._config.deadline_s)
 
-    def _run(self, this: _Try) -> Response:
+    def _run(self, this: Try) -> Response:
         outcome, detail, mime, body = Outcome.OK, None, None, None
         try:
             body, mime = self._follow(this)
@@ -163,6 +128,7 @@ class HttpClient:
             outcome, detail = Outcome.TIMEOUT, str(error)
         except OSError as error:
             outcome, detail = Outcome.BAD_RESPONSE, f"{type(error).__name__}: {error}"[:300]
+        detail = printable(detail) if detail else None
         response = Response(
             this.url, outcome, detail, this.status, this.content_type, mime, body, this.opt_out
         )
@@ -170,7 +136,7 @@ class HttpClient:
             self._limit.ended(outcome)
         return response
 
-    def _follow(self, this: _Try) -> tuple[bytes, str]:
+    def _follow(self, this: Try) -> tuple[bytes, str]:
         """The body and its type, redirects followed."""
         was_secure = False
         for _ in range(self._config.max_redirects + 1):
@@ -192,19 +158,47 @@ class HttpClient:
         words = f"more than {self._config.max_redirects} redirects"
         raise FetchError(Outcome.TOO_MANY_REDIRECTS, words)
 
-    def _ask_rules(self, this: _Try) -> None:
-        started = time.monotonic()
-        this.refuse_if(self._rules.forbids(this.url))
-        waited = min(time.monotonic() - started, this.rules_s)
-        this.rules_s -= waited
-        this.deadline.extend(waited)
+    def _ask_rules(self, this: Try) -> None:
+        """Refuse what the host's rules forbid; waiting for a thread that reads them is a wait."""
+        started, asked_s = time.monotonic(), 0.0
 
-    def _exchange(self, this: _Try, url: SplitResult, target: Target) -> str | tuple[bytes, str]:
-        """The body and its type, or the address that the server redirects to."""
+        def fetch(address: str) -> RobotsFile:
+            nonlocal asked_s
+            begin = time.monotonic()
+            try:
+                return self._policy_file(this, address)
+            finally:
+                asked_s += time.monotonic() - begin
+
+        patience = this.patience
+        most = this.deadline.left() + patience.rules_s + patience.wait_s
+        try:
+            this.refuse_if(self._rules.forbids(this.url, fetch, most))
+        finally:
+            waited = time.monotonic() - started - asked_s
+            moved = patience.wait(waited)
+            this.deadline.extend(moved + patience.wait_for_rules(waited - moved))
+
+    @contextlib.contextmanager
+    def _turn(self, this: Try, host: str) -> Iterator[None]:
+        """Hold a turn at `host`; waiting for it moves the deadline."""
         arrived = time.monotonic()
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(self._politeness.slot(host, this.patience.wait_s))
+            finally:
+                this.patience.wait(time.monotonic() - arrived)
+            if self._limit is not None:
+                held.enter_context(self._limit)
+            waited = time.monotonic() - arrived
+            this.waited_s += waited
+            this.deadline.extend(waited)
+            yield
+
+    def _exchange(self, this: Try, url: SplitResult, target: Target) -> str | tuple[bytes, str]:
+        """The body and its type, or the address that the server redirects to."""
         status, retry_after = None, None
-        with self._politeness.slot(target.host), self._limit or contextlib.nullcontext():
-            this.deadline.extend(time.monotonic() - arrived)
+        with self._turn(this, target.host):
             try:
                 sock = self._connector.open(target, this.deadline)
                 with Exchange(sock, this.deadline) as exchange:
@@ -216,7 +210,7 @@ class HttpClient:
             finally:
                 self._politeness.answered(target.host, status, retry_after)
 
-    def _answer(self, this: _Try, exchange: Exchange) -> str | tuple[bytes, str]:
+    def _answer(self, this: Try, exchange: Exchange) -> str | tuple[bytes, str]:
         this.content_type = (exchange.header("content-type") or "")[:_KEPT_CHARACTERS]
         if this.guarded:
             this.refuse_if(forbidden_by_headers(exchange.headers, self._config.agent))

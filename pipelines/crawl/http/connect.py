@@ -15,7 +15,7 @@ from urllib.parse import SplitResult
 from pipelines.crawl.config import HttpConfig
 from pipelines.crawl.http.deadline import Deadline
 from pipelines.crawl.http.outcomes import FetchError, Outcome
-from pipelines.crawl.http.resolver import Resolver
+from pipelines.crawl.http.resolver import Resolver, literal_address
 from pipelines.crawl.http.tls import TlsSocket
 
 _PORTS = {"http": 80, "https": 443}
@@ -104,7 +104,8 @@ class Connector:
             raise FetchError(Outcome.INVALID_URL, "there is no port 0")
         allowed = self._config.allow_networks
         usual = port in self._config.ports
-        if not usual and not allowed:
+        # A name is not asked for in vain; an address needs no asking, and may be the graver fault.
+        if not (usual or allowed or literal_address(host)):
             raise FetchError(Outcome.UNSAFE_ADDRESS, self._wrong_port(host, port))
         addresses = self._resolver.addresses(host, deadline)
         for address in addresses:

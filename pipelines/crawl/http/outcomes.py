@@ -59,6 +59,11 @@ _RETRYABLE = frozenset(
 )
 
 
+def printable(text: str) -> str:
+    """`text` from the web, without what a terminal or a table would obey: that as `\\xNN`."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
 class FetchError(Exception):
     """A request that ended without a body; `outcome` says how."""
 

@@ -87,18 +87,23 @@ class Politeness:
         self._domains: OrderedDict[str, _Domain] = OrderedDict()
 
     @contextlib.contextmanager
-    def slot(self, host: str) -> Iterator[float]:
+    def slot(self, host: str, wait_s: float | None = None) -> Iterator[float]:
         """Hold one connection to `host`'s domain; gives the seconds that were waited for it.
 
+        Args:
+            host: name or IP address.
+            wait_s: longest wait; `max_wait_s` of the configuration if None.
+
         Raises:
-            FetchError: THROTTLED, if the turn would come later than `max_wait_s`; at once if
-                that is known at once.
+            FetchError: THROTTLED, if the turn would come later than that; at once if that is
+                known at once.
         """
+        patience_s = self._config.max_wait_s if wait_s is None else wait_s
         name = registrable_domain(host)
         arrived = time.monotonic()
         with self._lock:
             domain = self._domain(name, arrived)
-            self._wait_for_turn(name, domain, arrived + self._config.max_wait_s)
+            self._wait_for_turn(name, domain, arrived + patience_s)
             now = time.monotonic()
             domain.active += 1
             domain.next_start = now + domain.delay_s
