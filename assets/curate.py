@@ -8,9 +8,9 @@ import dagster as dg
 from assets.crawl import fetched_pairs
 from assets.lib import exhibits, report
 from assets.lib.contract_checks import contract_check, kept_in, ledger_check
-from assets.lib.partitions import batches_to_check, crawl_batches, registered_batch
+from assets.lib.partitions import crawl_batches, registered_batch
 from assets.lib.settings import Settings
-from assets.lib.usual import usual, warning
+from assets.lib.usual import usual, warning_check
 from pipelines import ledger, schemas
 from pipelines.layout import Layout
 from pipelines.ledger import Finished
@@ -43,20 +43,6 @@ def curated_pairs(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
     return report.materialized(finished, directory, pictures)
 
 
-@dg.asset_check(
-    asset=curated_pairs,
-    name="curated_pairs_keep_rate",
-    description="the share of pairs kept is within a fifth of the other batches' median",
-)
-def keep_rate_check(
-    context: dg.AssetCheckExecutionContext, settings: Settings
-) -> dg.AssetCheckResult:
-    """The warning that a batch keeps more or fewer pairs than usual."""
-    layout = settings.layout
-    name = curated_pairs.key.to_user_string()
-    return warning([keep_rate(layout, name, b) for b in batches_to_check(context, layout, name)])
-
-
 def keep_rate(layout: Layout, dataset: str, batch: str) -> dict[str, Any]:
     """Figures of one finished batch, and its `problem`, None if there is none."""
     finished = ledger.require_success(layout.dataset(dataset, batch))
@@ -84,6 +70,11 @@ def _rate(finished: Finished) -> float | None:
 CHECKS = [
     contract_check(curated_pairs, lambda _settings: schemas.CURATED_PAIRS, "curated_pairs"),
     ledger_check(curated_pairs, "curated_pairs", schemas.Stage.CURATE, kept_in("fetched_pairs")),
-    keep_rate_check,
+    warning_check(
+        curated_pairs,
+        "curated_pairs_keep_rate",
+        "the share of pairs kept is within a fifth of the other batches' median",
+        keep_rate,
+    ),
 ]
 ASSETS = [curated_pairs]

@@ -5,9 +5,7 @@ from typing import Any
 import dagster as dg
 
 from assets.lib.crawl_page import success_share
-from assets.lib.partitions import batches_to_check
-from assets.lib.settings import Settings
-from assets.lib.usual import usual, warning
+from assets.lib.usual import usual, warning_check
 from pipelines import ledger
 from pipelines.layout import Layout
 
@@ -22,36 +20,14 @@ _BROKEN = ("broken_row", "wrong_encoding", "no_url", "invalid_url")
 
 def success_rate_check(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
     """The warning that a batch of `fetched_pairs` brought fewer pictures than usual."""
-
-    @dg.asset_check(
-        asset=asset,
-        name="fetched_pairs_success_rate",
-        description="the share of pictures fetched is not under 0.8 of the other batches' median",
-    )
-    def check(context: dg.AssetCheckExecutionContext, settings: Settings) -> dg.AssetCheckResult:
-        layout = settings.layout
-        name = asset.key.to_user_string()
-        return warning([success(layout, name, b) for b in batches_to_check(context, layout, name)])
-
-    return check
+    text = "the share of pictures fetched is not under 0.8 of the other batches' median"
+    return warning_check(asset, "fetched_pairs_success_rate", text, success)
 
 
 def broken_rows_check(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
     """The warning that many rows of a batch's sources could not be read."""
-
-    @dg.asset_check(
-        asset=asset,
-        name="image_text_candidates_broken_rows",
-        description="at most 5 % of the rows found are broken, wrongly encoded or without a URL",
-    )
-    def check(context: dg.AssetCheckExecutionContext, settings: Settings) -> dg.AssetCheckResult:
-        layout = settings.layout
-        name = asset.key.to_user_string()
-        return warning(
-            [broken_rows(layout, name, b) for b in batches_to_check(context, layout, name)]
-        )
-
-    return check
+    text = "at most 5 % of the rows found are broken, wrongly encoded or without a URL"
+    return warning_check(asset, "image_text_candidates_broken_rows", text, broken_rows)
 
 
 def success(layout: Layout, dataset: str, batch: str) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from assets.lib.partitions import started_batches
+from assets.lib.partitions import batches_to_check, started_batches
+from assets.lib.settings import Settings
 from pipelines import ledger
 from pipelines.layout import Layout
 from pipelines.ledger import Finished
@@ -30,6 +31,24 @@ def usual(
     markers = [ledger.read_success(layout.dataset(dataset, b)) for b in others]
     shares = [s for s in (share(m) for m in markers if m is not None) if s is not None]
     return (statistics.median(shares) if shares else None), len(shares)
+
+
+def warning_check(
+    asset: dg.AssetsDefinition,
+    name: str,
+    description: str,
+    figures: Callable[[Layout, str, str], dict[str, Any]],
+) -> dg.AssetChecksDefinition:
+    """A check that warns where `figures(layout, dataset, batch)` of the run's batch say so."""
+
+    @dg.asset_check(asset=asset, name=name, description=description)
+    def check(context: dg.AssetCheckExecutionContext, settings: Settings) -> dg.AssetCheckResult:
+        layout = settings.layout
+        dataset = asset.key.to_user_string()
+        batches = batches_to_check(context, layout, dataset)
+        return warning([figures(layout, dataset, batch) for batch in batches])
+
+    return check
 
 
 def warning(batches: Sequence[dict[str, Any]]) -> dg.AssetCheckResult:

@@ -182,11 +182,6 @@ def _raw_mode(image: Image.Image) -> str | None:
     return arguments if isinstance(arguments, str) else None
 
 
-def shrink(image: Image.Image, short_side: int) -> Image.Image:
-    """Scale down so that the shorter side has `short_side` pixels; smaller images stay."""
-    return resized(image, *stored_size(*image.size, short_side))
-
-
 def stored_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     """Width and height at which an original of this size is stored."""
     shorter = min(width, height)

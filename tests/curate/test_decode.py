@@ -7,7 +7,7 @@ from PIL import Image, ImageCms
 from torture_images import png
 
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.decode import DecodeError, decode, encode, exhibit, shrink
+from pipelines.curate.decode import DecodeError, decode, encode, exhibit, stored_size
 from pipelines.curate.reasons import Reason
 
 CONFIG = CurateConfig()
@@ -87,9 +87,9 @@ def test_other_formats_and_text_are_no_images() -> None:
 
 
 def test_shrinking_keeps_the_aspect_and_never_enlarges() -> None:
-    assert shrink(Image.new("RGB", (600, 400)), 256).size == (384, 256)
-    assert shrink(Image.new("RGB", (300, 600)), 256).size == (256, 512)
-    assert shrink(Image.new("RGB", (72, 72)), 256).size == (72, 72)
+    assert stored_size(600, 400, 256) == (384, 256)
+    assert stored_size(300, 600, 256) == (256, 512)
+    assert stored_size(72, 72, 256) == (72, 72)
 
 
 def test_stored_images_are_deterministic_and_png_is_lossless() -> None:

@@ -7,7 +7,7 @@ from fetched_corpus import artwork, encoded, on_white
 from PIL import Image
 
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.decode import decode, shrink
+from pipelines.curate.decode import decode, resized, stored_size
 from pipelines.curate.measure import Limits, measure, working_side
 from pipelines.dedupe import hashes
 
@@ -42,8 +42,8 @@ def test_the_working_size_changes_neither_hashes_nor_pictures_much(
     data = encoded(photo(*size), encoding, quality=90)
     found, full = measure(data, LIMITS), Image.open(io.BytesIO(data)).convert("RGB")
     assert (found.width, found.height) == size
-    exact = np.asarray(shrink(full, 256)).astype(float)
-    assert found.small.size == shrink(full, 256).size
+    exact = np.asarray(resized(full, *stored_size(*full.size, 256))).astype(float)
+    assert found.small.size == stored_size(*full.size, 256)
     error = ((np.asarray(found.small) - exact) ** 2).mean()
     assert 10 * np.log10(255**2 / max(error, 1e-9)) >= 40
     distance = bits(hashes.hash_pixels(found.grey32[None], 8)) != imagehash.phash(full).hash.flat
@@ -71,7 +71,7 @@ def test_sizes_are_those_of_the_upright_original(orientation: int) -> None:
     upright = (1201, 801) if orientation in (1, 3) else (801, 1201)
     assert (found.width, found.height) == upright
     assert min(found.small.size) == 256
-    assert found.small.size == shrink(Image.new("L", upright), 256).size
+    assert found.small.size == stored_size(*upright, 256)
 
 
 def test_pictures_of_a_ruled_out_shape_stay_small() -> None:
