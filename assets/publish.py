@@ -3,14 +3,17 @@
 import dagster as dg
 
 from assets.encode import bpe_tokenizer, token_grids, token_schema
+from assets.lib import exhibits
 from assets.lib.contract_checks import contract_problems, result, schema_problems
 from assets.lib.partitions import all_finished_batches
+from assets.lib.report import table
 from assets.lib.settings import Settings
+from assets.lib.stages import takedown_list
 from pipelines import schemas
 from pipelines.layout import join
-from pipelines.publish.manifest import DatasetError, read_manifest, verify
+from pipelines.publish.manifest import DatasetError, Manifest, read_manifest, verify
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 @dg.asset(
@@ -27,8 +30,10 @@ def token_dataset(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
     A blocking check stops only its own run, so the checks of what is published run here once
     more: a manifest that was never written stops every training.
     """
+    from pipelines.crawl.consent.takedown import read_takedown
     from pipelines.publish.dataset import publish
 
+    takedown = read_takedown(takedown_list(settings.crawl))
     layout = settings.layout
     batches = all_finished_batches(layout, "token_grids")
     schema = token_schema(settings)
@@ -40,13 +45,15 @@ def token_dataset(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
                 f"Launch encode_pairs for it again.",
                 allow_retries=False,
             )
-    manifest = publish(batches, layout, settings.stages().publish)
+    manifest = publish(batches, layout, settings.stages().publish, takedown)
     context.log.info("version %s: %d rows", manifest.version, manifest.rows)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(manifest.version),
         metadata={
             "dagster/row_count": manifest.rows,
             "dagster/uri": manifest.directory,
+            **exhibits.samples(manifest),
+            "where the rows went": _whole_funnel(manifest),
             "version": manifest.version,
             "batches": list(manifest.batches),
             "grid": manifest.grid,
@@ -57,6 +64,19 @@ def token_dataset(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
             "bytes": sum(file.bytes for file in manifest.files),
         },
     )
+
+
+def _whole_funnel(manifest: Manifest) -> dg.TableMetadataValue:
+    """Every dataset of the flow, and the reasons that dropped its rows."""
+    from pipelines.publish import card
+
+    rows: list[tuple[str, str, int]] = []
+    for step in card.steps(manifest):
+        funnel = step.funnel
+        rows += [(step.dataset, "in", funnel.rows_in), (step.dataset, "kept", funnel.kept)]
+        ranked = sorted(funnel.dropped.items(), key=lambda item: (-item[1], item[0]))
+        rows += [(step.dataset, reason, count) for reason, count in ranked]
+    return table({"dataset": "string", "outcome": "string", "rows": "int"}, rows)
 
 
 def current_version(settings: Settings) -> str:

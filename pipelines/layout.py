@@ -36,9 +36,14 @@ class Layout:
         """Directory of the byte-pair tokenizer (`tokenizer.json` inside)."""
         return join(self.root, "bpe_tokenizer")
 
+    @property
+    def models(self) -> str:
+        """Directory of all models."""
+        return join(self.root, "models")
+
     def model(self, name: str) -> str:
         """Directory of one model: its checkpoints, metrics, pictures and `final/`."""
-        return join(self.root, "models", name)
+        return join(self.models, name)
 
     @property
     def token_dataset(self) -> str:

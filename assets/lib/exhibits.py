@@ -17,7 +17,8 @@ import dagster as dg
 import pyarrow as pa
 
 from pipelines import parquet, storage
-from pipelines.layout import Layout
+from pipelines.layout import Layout, join
+from pipelines.publish.manifest import Manifest
 from pipelines.schemas import Stage
 
 if TYPE_CHECKING:
@@ -83,6 +84,15 @@ def dataset_sheet(directory: str, count: int = 32) -> dict[str, dg.MarkdownMetad
     first = itertools.islice(rows(directory, ["image", "caption"]), count)
     shown = [Captioned(row["image"], row["caption"]) for row in first]
     return {"kept": inline("kept", contact_sheet(shown), 90_000)} if shown else {}
+
+
+def samples(manifest: Manifest) -> dict[str, dg.MarkdownMetadataValue]:
+    """Metadata with the sample pictures of a published version."""
+    shown = [
+        Captioned(storage.read_bytes(join(manifest.directory, path)), caption)
+        for path, caption in manifest.samples.items()
+    ]
+    return {"samples": inline("samples", contact_sheet(shown), 90_000)} if shown else {}
 
 
 def reject_sheets(

@@ -84,11 +84,7 @@ def crawl_configs(
     """
     from pipelines.crawl.config import CandidatesConfig, DomainLimit, FetchConfig, HttpConfig
 
-    if crawl.takedown and not storage.exists(crawl.takedown):
-        raise UserError(
-            f"there is no takedown list at {crawl.takedown!r}; correct DALLE_CRAWL_TAKEDOWN, or "
-            "unset it if nobody objected"
-        )
+    takedown = takedown_list(crawl)
     http = HttpConfig(
         contact=crawl.contact or _LOOPBACK_CONTACT,
         agent=crawl.agent,
@@ -111,9 +107,22 @@ def crawl_configs(
             "the crawler must say whom a site's owner can write to; set DALLE_CRAWL_CONTACT to "
             "an e-mail address or URL of yours"
         )
-    takedown = crawl.takedown or None
     fetch = FetchConfig(http, concurrency=crawl.concurrency, takedown=takedown)
     return CandidatesConfig(http, takedown=takedown), fetch
+
+
+def takedown_list(crawl: "CrawlSettings") -> str | None:
+    """Where the takedown list lies; None if nobody objected.
+
+    Raises:
+        UserError: if it is not where the settings say.
+    """
+    if crawl.takedown and not storage.exists(crawl.takedown):
+        raise UserError(
+            f"there is no takedown list at {crawl.takedown!r}; correct DALLE_CRAWL_TAKEDOWN, or "
+            "unset it if nobody objected"
+        )
+    return crawl.takedown or None
 
 
 def _is_loopback(path: str) -> bool:

@@ -3,11 +3,13 @@
 It holds no time and no version, so that equal rows give an equal card.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+
+import pyarrow.parquet as pq
 
 from pipelines.ledger import Funnel
-from pipelines.publish.config import PublishConfig
-from pipelines.publish.funnel import Step
+from pipelines.publish.funnel import FLOW, Step
+from pipelines.publish.manifest import Manifest, StageRecord
 from pipelines.schemas import Stage
 
 _READER = """\
@@ -19,38 +21,28 @@ metadata = pq.read_table("metadata")  # row i describes row i of `tokens`
 ```"""
 
 
-def render(
-    config: PublishConfig,
-    provenance: Mapping[str, str],
-    batches: Sequence[str],
-    steps: Sequence[Step],
-    publication: Funnel,
-    samples: Sequence[str],
-) -> str:
+def render(manifest: Manifest, built: str) -> str:
     """Text of `README.md`, in Markdown.
 
     Args:
-        config: title, description and licences.
-        provenance: schema metadata of the token table.
-        batches: crawl batches in the version.
-        steps: funnel over all batches.
-        publication: rows that publishing read, kept and dropped.
-        samples: captions to show.
+        manifest: of the version, which has no name yet.
+        built: local directory that holds its tables.
     """
-    crops = provenance["crops"]
     lines = [
-        f"# {config.title}",
+        f"# {manifest.title}",
         "",
-        config.description,
+        manifest.description,
         "",
-        f"{publication.kept:,} rows, {crops} for each pair, from {_count(batches, 'crawl batch')}.",
+        f"{manifest.rows:,} rows, {manifest.crops} for each pair, from "
+        f"{_count(manifest.batches, 'crawl batch')}.",
         "",
         "## Read it",
         "",
         _READER,
         "",
-        "`manifest.json` lists every file with its rows, bytes and SHA-256. Rows are shuffled by a "
-        "hash of (uid, crop_id), so a prefix is a random sample.",
+        "`manifest.json` lists every file with its rows, bytes and SHA-256; `croissant.json` "
+        "describes the tables to tools that read Croissant. Rows are shuffled by a hash of "
+        "(uid, crop_id), so a prefix is a random sample.",
         "",
         "## Where the rows went",
         "",
@@ -59,32 +51,67 @@ def render(
         "",
         "| stage | dataset | in | kept | dropped, by reason |",
         "|---|---|---:|---:|---|",
-        *(_line(step) for step in steps),
-        _line(Step(Stage.PUBLISH, "token_dataset", publication)),
+        *(_line(step) for step in steps(manifest)),
         "",
         "## Provenance",
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {value} |" for name, value in sorted(provenance.items())),
+        *(f"| {name} | {value} |" for name, value in _provenance(manifest, built)),
         "",
         "Random crops and BPE dropout cannot be drawn from one stored row: crops are fixed by uid "
         "and crop_id, and captions lie beside their canonical ids so that dropout is drawn at "
         "load.",
         "",
+        "## Opting out",
+        "",
         "Images of sites that opt out (robots.txt, X-Robots-Tag and the like) were not used; the "
-        "fetch counts them above.",
+        "fetch counts them above. What was asked to be taken down is not in this version, and is "
+        "counted there as `taken_down`.",
         "",
         "## Licences and credits",
         "",
-        config.licences,
+        manifest.licences,
         "",
-        "## Sample captions",
+        "## Samples",
         "",
-        *(f"    {caption}" for caption in samples),
+        *_samples(manifest),
         "",
     ]
     return "\n".join(lines)
+
+
+def steps(manifest: Manifest) -> list[Step]:
+    """The funnel over all batches, from the candidates to the publication."""
+    found = [
+        Step(
+            stage,
+            dataset,
+            sum((_funnel(r) for r in manifest.stages if r.dataset == dataset), Funnel()),
+        )
+        for stage, dataset in FLOW
+    ]
+    dropped = sum(manifest.dropped.values())
+    published = Funnel(manifest.rows + dropped, manifest.rows, manifest.dropped)
+    return [*found, Step(Stage.PUBLISH, "token_dataset", published)]
+
+
+def _funnel(record: StageRecord) -> Funnel:
+    return Funnel(record.rows_in, record.kept, record.dropped)
+
+
+def _provenance(manifest: Manifest, built: str) -> list[tuple[str, str]]:
+    schema = pq.read_schema(f"{built}/{manifest.token_files[0].path}")
+    plain = {key.decode(): value.decode() for key, value in schema.metadata.items()}
+    return sorted((key, value) for key, value in plain.items() if key not in ("dataset", "row"))
+
+
+def _samples(manifest: Manifest) -> list[str]:
+    """Pictures with their captions, which stay text whatever they hold."""
+    lines = []
+    for path, caption in manifest.samples.items():
+        lines += [f"![{path.rsplit('/', 1)[1]}]({path})", "", f"    {caption}", ""]
+    return lines
 
 
 def _line(step: Step) -> str:

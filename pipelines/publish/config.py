@@ -15,7 +15,7 @@ class PublishConfig:
         title: first line of the card.
         description: what the data is, in the card.
         licences: terms of the captions and images, and credits, in the card.
-        sample_captions: captions printed in the card.
+        samples: pairs that the card shows.
     """
 
     rows_per_file: int = 250_000
@@ -25,11 +25,11 @@ class PublishConfig:
     title: str = "Image-text tokens"
     description: str = "Image-text pairs found on the web, as BPE ids and grids of dVAE codes."
     licences: str = "Captions and images belong to their owners; see the `url` of each row."
-    sample_captions: int = 10
+    samples: int = 10
 
     def __post_init__(self) -> None:
         for name in ("rows_per_file", "row_group_rows", "bucket_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.sample_captions < 0 or self.seed < 0:
-            raise ValueError("sample_captions and seed must not be negative")
+        if self.samples < 0 or self.seed < 0:
+            raise ValueError("samples and seed must not be negative")

@@ -5,53 +5,43 @@ its success marker is written last). Its name is the hash of its files, so equal
 same version, and publishing it again changes nothing.
 """
 
-import contextlib
 import datetime
-import fcntl
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import pyarrow as pa
-from fsspec.implementations.local import LocalFileSystem
+import pyarrow.compute as pc
 
 from pipelines import ledger, parquet, schemas, storage
+from pipelines.crawl.consent.takedown import Takedown, read_takedown
 from pipelines.encode.bpe import FILE_NAME as TOKENIZER_FILE
 from pipelines.encode.config import TOKEN_FILE_OPTIONS
 from pipelines.layout import Layout, join
-from pipelines.ledger import Finished, Funnel
-from pipelines.publish import card
+from pipelines.ledger import Funnel
+from pipelines.publish import versions
 from pipelines.publish.config import PublishConfig
-from pipelines.publish.funnel import total
 from pipelines.publish.inputs import BatchInput, agreed_provenance, read_input, token_rows
-from pipelines.publish.manifest import (
-    CURRENT,
-    MANIFEST,
-    METADATA,
-    TOKENS,
-    Manifest,
-    PublishedFile,
-    read_manifest,
-    sha256,
-)
+from pipelines.publish.manifest import METADATA, TOKENS, Manifest, PublishedFile, read_manifest
+from pipelines.publish.samples import sample_pictures
 from pipelines.publish.shuffle import REPEATED, Shuffle, split
+from pipelines.publish.taken_down import TAKEN_DOWN, is_taken_down
 from pipelines.shards import rejected
 
-CODE_VERSION = "1"
-CARD = "README.md"
+CODE_VERSION = "2"
 
 _READ_ROWS = 16_384
-_BUILDING = ".publishing"
 _REJECTS = "rejects.parquet"
 
 
-def publish(batches: Sequence[str], layout: Layout, config: PublishConfig) -> Manifest:
+def publish(
+    batches: Sequence[str],
+    layout: Layout,
+    config: PublishConfig,
+    takedown: Takedown | None = None,
+) -> Manifest:
     """Publish the token rows of `batches` as one version, and make it the current one.
 
     A pair that several batches found is published once, from the first of them by name; the
-    others are in `rejects`, under the version's name.
+    others, and the rows that `takedown` lists, are in `rejects`, under the version's name.
 
     Raises:
         FileNotFoundError: if a stage of a batch, or the tokenizer, is not finished.
@@ -72,50 +62,22 @@ def publish(batches: Sequence[str], layout: Layout, config: PublishConfig) -> Ma
     if not any(batch.rows for batch in inputs):
         raise ValueError("the batches hold no token row to publish; crawl more before publishing")
     stages = [(r.fingerprint, r.content) for batch in inputs for r in batch.records]
-    mark = ledger.fingerprint(CODE_VERSION, config, [part for pair in stages for part in pair])
-    with _workspace(layout.token_dataset) as work:
+    takedown = takedown or read_takedown(None)
+    depends = [*(part for pair in stages for part in pair), takedown.sha256]
+    mark = ledger.fingerprint(CODE_VERSION, config, depends)
+    with versions.workspace(layout.token_dataset) as work:
         manifest = _published(layout, mark)
         if manifest is None:
-            manifest = _Builder(layout, config, inputs, provenance, mark, work).build()
-        _make_current(layout, manifest.version)
+            manifest = _Builder(layout, config, inputs, provenance, takedown, mark, work).build()
+        versions.make_current(layout, manifest.version)
     return manifest
 
 
 def _published(layout: Layout, mark: str) -> Manifest | None:
-    for directory in storage.list_files(layout.token_dataset):
-        if directory.rsplit("/", 1)[1].startswith("v="):
-            done = ledger.read_success(directory)
-            if done is not None and done.fingerprint == mark:
-                return read_manifest(directory)
+    for directory in versions.versions(layout):
+        if ledger.require_success(directory).fingerprint == mark:
+            return read_manifest(directory)
     return None
-
-
-def _make_current(layout: Layout, version: str) -> None:
-    pointer = join(layout.token_dataset, CURRENT)
-    line = f"v={version}\n".encode()
-    if not storage.exists(pointer) or storage.read_bytes(pointer) != line:
-        storage.write_bytes(pointer, line)
-
-
-@contextlib.contextmanager
-def _workspace(directory: str) -> Iterator[str]:
-    """An empty local directory; on a local disk below `directory`, one publication at a time."""
-    fs, path = storage.filesystem(directory)
-    if not isinstance(fs, LocalFileSystem):
-        with tempfile.TemporaryDirectory() as temporary:
-            yield temporary
-        return
-    os.makedirs(path, exist_ok=True)
-    with open(f"{path}/.lock", "w") as lock:
-        # Released by the system when the process ends, so what lies there then is a dead one's.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        work = f"{path}/{_BUILDING}"
-        shutil.rmtree(work, ignore_errors=True)
-        os.makedirs(work)
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
 
 
 class _Builder:
@@ -127,6 +89,7 @@ class _Builder:
         config: PublishConfig,
         inputs: Sequence[BatchInput],
         provenance: Mapping[str, str],
+        takedown: Takedown,
         mark: str,
         work: str,
     ):
@@ -134,53 +97,65 @@ class _Builder:
         self._config = config
         self._inputs = inputs
         self._provenance = provenance
+        self._takedown = takedown
         self._mark = mark
         self._work = work
         self._version = f"{work}/version"
 
     def build(self) -> Manifest:
-        funnel, files = self._write_tables()
-        files += [self._copy_tokenizer(), self._write_card(funnel)]
-        version = ledger.content_hash({file.path: file.sha256 for file in files})
-        manifest = self._manifest(version, files, funnel)
-        storage.write_json(f"{self._version}/{MANIFEST}", manifest.to_json())
-        finished = Finished(
-            dataset="token_dataset",
-            fingerprint=self._mark,
-            content=version,
-            rows=funnel.kept,
-            bytes=sum(file.bytes for file in files),
-            funnel=funnel,
+        dropped, files = self._write_tables()
+        files.append(self._copy_tokenizer())
+        found = sample_pictures(self._layout, self._version, self._config.samples)
+        for path, (_, picture) in found.items():
+            files.append(versions.write_file(self._version, path, picture))
+        samples = {path: caption for path, (caption, _) in found.items()}
+        manifest = versions.seal(
+            self._version, self._manifest(files, dropped, samples), self._layout
         )
-        ledger.write_success(self._version, finished)
-        rejects = self._layout.rejects(schemas.Stage.PUBLISH, version)
-        dropped = parquet.read_batches(f"{self._work}/{_REJECTS}")
-        parquet.write(join(rejects, "part-00000.parquet"), dropped, schemas.REJECTS)
-        target = join(self._layout.token_dataset, f"v={version}")
-        _put_in_place(self._version, target, manifest)
-        return read_manifest(target)
+        rejects = self._layout.rejects(schemas.Stage.PUBLISH, manifest.version)
+        rows = parquet.read_batches(f"{self._work}/{_REJECTS}")
+        parquet.write(join(rejects, "part-00000.parquet"), rows, schemas.REJECTS)
+        return manifest
 
-    def _write_tables(self) -> tuple[Funnel, list[PublishedFile]]:
+    def _write_tables(self) -> tuple[dict[str, int], list[PublishedFile]]:
         config = self._config
         rows = sum(batch.rows for batch in self._inputs)
         shuffle = Shuffle(f"{self._work}/buckets", rows, config.bucket_rows, config.seed)
-        for batch in self._inputs:
-            for joined in token_rows(self._layout, batch.name, _READ_ROWS):
-                shuffle.add(joined)
-        repeated = parquet.write(
-            f"{self._work}/{_REJECTS}",
-            (_reject_repeated(table) for table in shuffle.sort() if table.num_rows),
-            schemas.REJECTS,
-        ).rows
+        dropped: dict[str, int] = {}
+        counted = self._counted(self._rejects(shuffle), dropped)
+        parquet.write(f"{self._work}/{_REJECTS}", counted, schemas.REJECTS)
         plain = schemas.token_grids(int(self._provenance["grid"]))
         schema = plain.with_metadata({**plain.metadata, **self._provenance})
         files = self._write_parts(TOKENS, shuffle.rows(), schema, TOKEN_FILE_OPTIONS)
+        if not files:
+            raise ValueError("everything in the batches was taken down; nothing to publish")
         files += self._write_parts(METADATA, shuffle.rows(), schemas.TOKEN_METADATA, {})
-        dropped = {REPEATED: repeated} if repeated else {}
         kept = sum(file.rows for file in files if file.path.startswith(f"{TOKENS}/"))
-        funnel = Funnel(rows, kept, dropped)
-        funnel.check("token_dataset")
-        return funnel, files
+        Funnel(rows, kept, dropped).check("token_dataset")
+        return dropped, files
+
+    def _rejects(self, shuffle: Shuffle) -> Iterator[pa.RecordBatch]:
+        """Fill and sort the shuffle; yields what is not published."""
+        for batch in self._inputs:
+            for joined in token_rows(self._layout, batch.name, _READ_ROWS):
+                taken = is_taken_down(joined, self._takedown)
+                shuffle.add(joined.filter(pc.invert(taken)))
+                if rows := joined.filter(taken):
+                    # Not even the URL is kept of what had to go.
+                    uids = rows.select(["uid"])
+                    yield rejected(uids, schemas.Stage.PUBLISH, [TAKEN_DOWN] * rows.num_rows)
+        for table in shuffle.sort():
+            if table.num_rows:
+                yield _reject_repeated(table)
+
+    @staticmethod
+    def _counted(
+        batches: Iterable[pa.RecordBatch], counts: dict[str, int]
+    ) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            reason = batch.column("reason")[0].as_py()
+            counts[reason] = counts.get(reason, 0) + batch.num_rows
+            yield batch
 
     def _write_parts(
         self,
@@ -204,7 +179,7 @@ class _Builder:
 
     def _copy_tokenizer(self) -> PublishedFile:
         data = storage.read_bytes(join(self._layout.tokenizer, TOKENIZER_FILE))
-        file = self._write_file(TOKENIZER_FILE, data)
+        file = versions.write_file(self._version, TOKENIZER_FILE, data)
         if file.sha256 != self._provenance["tokenizer_sha256"]:
             raise ValueError(
                 f"{self._layout.tokenizer}/{TOKENIZER_FILE} is not the file that its marker "
@@ -212,31 +187,18 @@ class _Builder:
             )
         return file
 
-    def _write_card(self, funnel: Funnel) -> PublishedFile:
-        shown = self._config.sample_captions
-        first = next(parquet.read_batches(f"{self._version}/{TOKENS}/part-00000.parquet"))
-        text = card.render(
-            self._config,
-            self._provenance,
-            [batch.name for batch in self._inputs],
-            total([batch.steps for batch in self._inputs]),
-            funnel,
-            first.column("caption").slice(0, shown).to_pylist(),
-        )
-        return self._write_file(CARD, text.encode())
-
-    def _write_file(self, path: str, data: bytes) -> PublishedFile:
-        url = f"{self._version}/{path}"
-        storage.write_bytes(url, data)
-        return PublishedFile(path, 0, len(data), sha256(url))
-
-    def _manifest(self, version: str, files: list[PublishedFile], funnel: Funnel) -> Manifest:
-        facts = self._provenance
+    def _manifest(
+        self, files: list[PublishedFile], dropped: dict[str, int], samples: dict[str, str]
+    ) -> Manifest:
+        facts, config = self._provenance, self._config
         return Manifest(
-            version=version,
+            version="",
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            title=config.title,
+            description=config.description,
+            licences=config.licences,
             contract_version=schemas.CONTRACT_VERSION,
-            rows=funnel.kept,
+            rows=sum(f.rows for f in files if f.path.startswith(f"{TOKENS}/")),
             grid=int(facts["grid"]),
             image_size=int(facts["image_size"]),
             crops=int(facts["crops"]),
@@ -248,23 +210,13 @@ class _Builder:
             dvae_sha256=facts["dvae_sha256"],
             configuration=self._mark,
             batches=tuple(batch.name for batch in self._inputs),
-            dropped=dict(funnel.dropped),
+            dropped=dropped,
             files=tuple(files),
             stages=tuple(record for batch in self._inputs for record in batch.records),
+            samples=samples,
         )
 
 
 def _reject_repeated(rows: pa.Table) -> pa.RecordBatch:
     details = [f"also in an earlier batch than {b}" for b in rows.column("crawl_batch").to_pylist()]
     return rejected(rows, schemas.Stage.PUBLISH, [REPEATED] * rows.num_rows, details)
-
-
-def _put_in_place(source: str, target: str, manifest: Manifest) -> None:
-    fs, path = storage.filesystem(target)
-    if ledger.read_success(target) is not None:
-        return
-    if isinstance(fs, LocalFileSystem):
-        Path(source).rename(path)
-        return
-    for name in (*(file.path for file in manifest.files), MANIFEST, ledger.SUCCESS):
-        fs.put_file(f"{source}/{name}", join(path, name))

@@ -54,6 +54,9 @@ class Manifest:
     Attributes:
         version: hash over all files but this one.
         created_at: when it was published, ISO 8601 in UTC.
+        title: first line of the card.
+        description: what the data is.
+        licences: terms of the captions and images, and credits.
         contract_version: of the schemas.
         rows: rows of the token table, and of the metadata table.
         grid: codes along one side of an image.
@@ -70,11 +73,17 @@ class Manifest:
         dropped: rows that publishing itself dropped, by reason.
         files: every file but the manifest and the success marker.
         stages: every stage and batch, in flow order.
+        samples: captions of the pictures that the card shows, by the picture's path.
+        parent: the version whose rows these are but for those taken down; empty if it was built
+            from the batches.
         directory: where it was read from; not part of the file.
     """
 
     version: str
     created_at: str
+    title: str
+    description: str
+    licences: str
     contract_version: str
     rows: int
     grid: int
@@ -91,6 +100,8 @@ class Manifest:
     dropped: Mapping[str, int]
     files: tuple[PublishedFile, ...]
     stages: tuple[StageRecord, ...]
+    samples: Mapping[str, str]
+    parent: str = ""
     directory: str = field(default="", compare=False)
 
     @property

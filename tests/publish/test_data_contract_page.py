@@ -41,10 +41,16 @@ def test_the_readers_on_the_page_work(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(block, names)
     assert names["codes"].shape == (20, 4, 4)
     assert names["codes"].dtype == "uint16"
     assert names["metadata"].count_rows() == 20
     assert names["wide"].column_names == ["uid", "url", "caption"]
+    assert names["languages"] == [("en", 20)]
+    clocks = [c for c in names["frame"]["caption"] if "clock" in c]
+    assert sorted(names["clock_tokens"]["caption"].to_list()) == sorted(clocks)
+    assert clocks
+    assert len(names["frame"]) == 20
+    assert names["first"] == names["codes"][0].ravel().tolist()

@@ -7,73 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from encoded_batches import BPE, CONFIG, build, encode, table
 from token_corpus import MeanColour, write_batch
 
 from pipelines import ledger, schemas, storage
 from pipelines.encode import bpe
-from pipelines.encode.config import BpeConfig, EncodeConfig
-from pipelines.encode.transform import encode_pairs
 from pipelines.layout import Layout
 from pipelines.publish.config import PublishConfig
 from pipelines.publish.dataset import publish
 from pipelines.publish.manifest import (
     DatasetError,
     Level,
-    Manifest,
     read_manifest,
     verify,
 )
-from pipelines.runners import Engine
-
-BPE = BpeConfig(vocabulary=320)
-CONFIG = PublishConfig(rows_per_file=50, row_group_rows=16, licences="CC-BY 4.0, Twemoji")
-
-
-def encode(layout: Layout, batch: str, tokenizer: MeanColour | None = None) -> None:
-    tokenizer = tokenizer or MeanColour()
-    encode_pairs(
-        batch,
-        layout,
-        BPE,
-        EncodeConfig(crops=2),
-        lambda: tokenizer,
-        tokenizer.sha256,
-        tokenizer.grid,
-        Engine(),
-        image_size=tokenizer.image_size,
-        image_vocabulary=tokenizer.vocabulary,
-    )
-
-
-def build(root: Path) -> Layout:
-    layout = Layout(str(root))
-    write_batch(layout, "a", range(50), shards=2, broken=(7,))
-    write_batch(layout, "b", range(40, 80), shards=1)  # ten pairs that batch a found too
-    bpe.train_tokenizer(["a", "b"], layout, BPE)
-    for batch in "ab":
-        encode(layout, batch)
-    return layout
-
-
-@pytest.fixture(scope="module")
-def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("encoded")
-    build(root)
-    return root
-
-
-@pytest.fixture
-def layout(encoded: Path, tmp_path: Path) -> Layout:
-    subprocess.run(["cp", "-r", str(encoded), str(tmp_path / "data")], check=True)
-    return Layout(str(tmp_path / "data"))
-
-
-def table(manifest: Manifest, name: str) -> pa.Table:
-    files = manifest.token_files if name == "tokens" else manifest.metadata_files
-    return pa.concat_tables(pq.ParquetFile(manifest.url(f)).read() for f in files)
 
 
 def test_a_version_holds_every_row_once(layout: Layout) -> None:
@@ -283,8 +232,8 @@ def test_two_publications_at_once(layout: Layout) -> None:
 
 def test_a_killed_publication_is_done_again(layout: Layout) -> None:
     script = (
-        "import os, signal; from pipelines.publish import dataset as d;"
-        "d.card.render = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
+        "import os, signal; from pipelines.publish import card, dataset as d;"
+        "card.render = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
         "from pipelines.layout import Layout;"
         f"d.publish(['a'], Layout({layout.root!r}), d.PublishConfig(rows_per_file=50))"
     )

@@ -47,12 +47,14 @@ def _default(field: pa.Field) -> object:
 
 def pair(index: int, image: bytes | None = None) -> dict[str, object]:
     url, text = f"http://example.org/{index}.png", caption(index)
+    image = picture(index) if image is None else image
     known = {
         "uid": identity.uid(url, text),
         "url": url,
         "caption": text,
         "caption_raw": text,
-        "image": picture(index) if image is None else image,
+        "image": image,
+        "image_sha256": hashlib.sha256(image).digest(),
         "lang": "en",
     }
     return {f.name: known.get(f.name, _default(f)) for f in schemas.DEDUPED_PAIRS}

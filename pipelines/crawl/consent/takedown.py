@@ -14,6 +14,7 @@ SIGNAL = "takedown_list"
 
 _COMMENT = re.compile(r"(^|\s)#.*")  # a `#` inside a URL begins its fragment
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_UID = re.compile(r"[0-9a-fA-F]{32}")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
 
 
@@ -26,12 +27,14 @@ class Takedown:
         urls: normalised.
         domains: in lower case and IDNA, and IP addresses; a domain covers its subdomains.
         images: SHA-256 of image bytes, 32 bytes each.
+        uids: of pairs, 16 bytes each; they are known, and so act, from the publication on.
     """
 
     sha256: str
     urls: frozenset[str]
     domains: frozenset[str]
     images: frozenset[bytes]
+    uids: frozenset[bytes]
 
     def forbids_url(self, url: str) -> OptOut | None:
         """The entry that forbids `url`, or None. Nothing forbids what is no http(s) URL."""
@@ -43,10 +46,14 @@ class Takedown:
             return None
         if url in self.urls:
             return OptOut(SIGNAL, url)
-        host = urlsplit(url).hostname or ""
+        listed = self.listed_domain(urlsplit(url).hostname or "")
+        return OptOut(SIGNAL, listed) if listed else None
+
+    def listed_domain(self, host: str) -> str | None:
+        """The listed domain that `host`, as `normalise_url` spells it, is or lies in."""
         while host:
             if host in self.domains:
-                return OptOut(SIGNAL, host)
+                return host
             host = host.partition(".")[2]
         return None
 
@@ -62,7 +69,7 @@ class Takedown:
 
 
 def read_takedown(path: str | None) -> Takedown:
-    """Read a takedown list: a URL, domain or SHA-256 (hex) a line; `#` begins a comment.
+    """Read a takedown list: a URL, domain, SHA-256 or uid a line; `#` begins a comment.
 
     Args:
         path: any fsspec URL; the list is empty without one.
@@ -75,6 +82,7 @@ def read_takedown(path: str | None) -> Takedown:
     urls: set[str] = set()
     domains: set[str] = set()
     images: set[bytes] = set()
+    uids: set[bytes] = set()
     for number, line in enumerate(content.decode("utf-8-sig", errors="replace").splitlines(), 1):
         entry = _COMMENT.sub("", line).strip()
         try:
@@ -86,15 +94,17 @@ def read_takedown(path: str | None) -> Takedown:
                 urls.add(normalise_url(entry))
             elif _SHA256.fullmatch(entry):
                 images.add(bytes.fromhex(entry))
+            elif _UID.fullmatch(entry):
+                uids.add(bytes.fromhex(entry))
             else:
                 domains.add(_domain(entry))
         except ValueError:
             raise ValueError(
                 f"{path}, line {number}: {entry[:200]!r} is not an http(s) URL, a domain such as "
-                "example.org or a SHA-256 of 64 hex digits; correct or remove the line"
+                "example.org, a SHA-256 of 64 hex digits or a uid of 32; correct or remove the line"
             ) from None
     digest = hashlib.sha256(content).hexdigest()
-    return Takedown(digest, frozenset(urls), frozenset(domains), frozenset(images))
+    return Takedown(digest, frozenset(urls), frozenset(domains), frozenset(images), frozenset(uids))
 
 
 def _domain(text: str) -> str:

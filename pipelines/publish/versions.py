@@ -1,0 +1,148 @@
+"""Where versions are built, how they appear, and which one is current."""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from fsspec.implementations.local import LocalFileSystem
+
+from pipelines import ledger, storage
+from pipelines.layout import Layout, join
+from pipelines.ledger import Finished, Funnel
+from pipelines.publish import card, croissant
+from pipelines.publish.manifest import (
+    CURRENT,
+    MANIFEST,
+    Manifest,
+    PublishedFile,
+    read_manifest,
+    sha256,
+)
+
+CARD = "README.md"
+CROISSANT = "croissant.json"
+
+_BUILDING = ".publishing"
+_PREFIX = "v="
+
+
+@contextlib.contextmanager
+def workspace(directory: str) -> Iterator[str]:
+    """An empty local directory; on a local disk below `directory`, one publication at a time."""
+    fs, path = storage.filesystem(directory)
+    if not isinstance(fs, LocalFileSystem):
+        with tempfile.TemporaryDirectory() as temporary:
+            yield temporary
+        return
+    with only_publication(directory):
+        work = f"{path}/{_BUILDING}"
+        # Whoever worked here before is dead, or the lock would not be ours.
+        shutil.rmtree(work, ignore_errors=True)
+        os.makedirs(work)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def only_publication(directory: str) -> Iterator[None]:
+    """Wait until nobody else changes the versions on this local disk; object stores have no lock.
+
+    The lock is the system's, which releases it when its process ends.
+    """
+    fs, path = storage.filesystem(directory)
+    if not isinstance(fs, LocalFileSystem):
+        yield
+        return
+    os.makedirs(path, exist_ok=True)
+    with open(f"{path}/.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def seal(built: str, manifest: Manifest, layout: Layout) -> Manifest:
+    """Add card, Croissant file, manifest and marker to a version, and put it in its place.
+
+    Args:
+        built: local directory with the files that `manifest` lists.
+        manifest: with `version` empty; the hash over all files becomes its name.
+        layout: of the data root.
+
+    Returns:
+        The manifest as a reader finds it; the version is not yet the current one.
+    """
+    described = {
+        CARD: card.render(manifest, built).encode(),
+        CROISSANT: croissant.render(manifest, built).encode(),
+    }
+    files = [*manifest.files, *(write_file(built, name, text) for name, text in described.items())]
+    version = ledger.content_hash({file.path: file.sha256 for file in files})
+    manifest = dataclasses.replace(manifest, version=version, files=tuple(files))
+    storage.write_json(f"{built}/{MANIFEST}", manifest.to_json())
+    dropped = sum(manifest.dropped.values())
+    finished = Finished(
+        dataset="token_dataset",
+        fingerprint=manifest.configuration,
+        content=version,
+        rows=manifest.rows,
+        bytes=sum(file.bytes for file in files),
+        funnel=Funnel(manifest.rows + dropped, manifest.rows, manifest.dropped),
+    )
+    ledger.write_success(built, finished)
+    target = version_directory(layout, version)
+    _put_in_place(built, target, manifest)
+    return read_manifest(target)
+
+
+def write_file(built: str, path: str, data: bytes) -> PublishedFile:
+    """Write a file of a version that is being built."""
+    url = f"{built}/{path}"
+    storage.write_bytes(url, data)
+    return PublishedFile(path, 0, len(data), sha256(url))
+
+
+def _put_in_place(built: str, target: str, manifest: Manifest) -> None:
+    fs, path = storage.filesystem(target)
+    if ledger.read_success(target) is not None:
+        return
+    if isinstance(fs, LocalFileSystem):
+        # What lies there without a marker was being removed.
+        shutil.rmtree(path, ignore_errors=True)
+        Path(built).rename(path)
+        return
+    for name in (*(file.path for file in manifest.files), MANIFEST, ledger.SUCCESS):
+        fs.put_file(f"{built}/{name}", join(path, name))
+
+
+def make_current(layout: Layout, version: str) -> None:
+    """Let `CURRENT` name a version."""
+    pointer = join(layout.token_dataset, CURRENT)
+    line = f"{_PREFIX}{version}\n".encode()
+    if not storage.exists(pointer) or storage.read_bytes(pointer) != line:
+        storage.write_bytes(pointer, line)
+
+
+def current(layout: Layout) -> str | None:
+    """The version that `CURRENT` names, or None before the first publication."""
+    pointer = join(layout.token_dataset, CURRENT)
+    if not storage.exists(pointer):
+        return None
+    return storage.read_bytes(pointer).decode().strip().removeprefix(_PREFIX)
+
+
+def version_directory(layout: Layout, version: str) -> str:
+    """Where a version lies; `version` with or without `v=`."""
+    return join(layout.token_dataset, f"{_PREFIX}{version.removeprefix(_PREFIX)}")
+
+
+def versions(layout: Layout) -> list[str]:
+    """Directories of the complete versions, by name."""
+    found = storage.list_files(layout.token_dataset)
+    named = [url for url in found if url.rsplit("/", 1)[1].startswith(_PREFIX)]
+    return [url for url in named if ledger.read_success(url) is not None]

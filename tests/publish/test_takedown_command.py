@@ -1,0 +1,170 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from encoded_batches import CONFIG, table
+
+from pipelines import storage
+from pipelines.crawl.consent.takedown import read_takedown
+from pipelines.identity import uid
+from pipelines.layout import Layout
+from pipelines.publish.dataset import publish
+from pipelines.publish.manifest import Manifest, read_manifest, verify
+from pipelines.publish.takedown import Removal, take_down
+
+
+def listed(tmp_path: Path, *entries: str) -> str:
+    path = tmp_path / "takedown.txt"
+    path.write_text("\n".join(entries))
+    return str(path)
+
+
+def removal(layout: Layout, tmp_path: Path, *entries: str) -> Removal:
+    return take_down(layout, read_takedown(listed(tmp_path, *entries)))
+
+
+def url(index: int) -> str:
+    return f"http://example.org/{index}.png"
+
+
+def rows_by_key(manifest: Manifest, name: str) -> dict[tuple[bytes, int], object]:
+    return {(row["uid"], row["crop_id"]): row for row in table(manifest, name).to_pylist()}
+
+
+def test_listed_rows_are_gone_and_others_are_not_touched(layout: Layout, tmp_path: Path) -> None:
+    before = publish(["a", "b"], layout, CONFIG)
+    gone = {row["uid"] for row in table(before, "metadata").to_pylist() if row["url"] == url(3)}
+    done = removal(layout, tmp_path, url(3))
+    after = done.manifest
+    verify(after)
+    assert (done.rows, before.rows - after.rows) == (2, 2)
+    assert after.dropped == {"repeated_uid": 20, "taken_down": 2}
+    assert after.parent == before.version
+    assert read_manifest(layout.token_dataset) == after
+    for name in ("tokens", "metadata"):
+        kept = {k: row for k, row in rows_by_key(before, name).items() if k[0] not in gone}
+        assert rows_by_key(after, name) == kept
+        uids = table(after, name).column("uid").to_pylist()
+        assert uids == [u for u in table(before, name).column("uid").to_pylist() if u not in gone]
+    card = Path(after.directory, "README.md").read_text()
+    assert "| publish | token_dataset | 178 | 156 | repeated_uid 20, taken_down 2 |" in card
+
+
+def test_only_files_with_listed_rows_are_written(layout: Layout, tmp_path: Path) -> None:
+    before = publish(["a", "b"], layout, CONFIG)
+    wanted = table(before, "metadata").slice(0, 1).to_pylist()[0]["uid"]
+    done = removal(layout, tmp_path, wanted.hex())
+    same = {
+        file.path
+        for file in (*done.manifest.token_files, *done.manifest.metadata_files)
+        if os.path.samefile(done.manifest.url(file), f"{before.directory}/{file.path}")
+    }
+    assert done.files_in_all == 8
+    assert len(same) == 8 - done.files
+    assert 0 < done.files < 8
+    # Both tables are cut in the same places.
+    assert {p.replace("tokens", "") for p in same if "tokens" in p} == {
+        p.replace("metadata", "") for p in same if "metadata" in p
+    }
+
+
+@pytest.mark.parametrize("column", ["uid", "image_sha256"])
+def test_hashes_are_entries_too(layout: Layout, tmp_path: Path, column: str) -> None:
+    before = publish(["a"], layout, CONFIG)
+    row = table(before, "metadata").to_pylist()[0]
+    done = removal(layout, tmp_path, row[column].hex().upper())
+    assert done.rows == 2
+    assert row["uid"] not in table(done.manifest, "metadata").column("uid").to_pylist()
+
+
+def test_a_domain_covers_its_subdomains_and_no_other(layout: Layout, tmp_path: Path) -> None:
+    before = publish(["a"], layout, CONFIG)
+    nothing = removal(layout, tmp_path, "ample.org", "www.example.org", "example.org.uk")
+    assert (nothing.rows, nothing.manifest) == (0, before)
+    with pytest.raises(ValueError, match="takes down every row"):
+        removal(layout, tmp_path, "example.org")
+    assert [p.name for p in Path(layout.token_dataset).iterdir() if "publishing" in p.name] == []
+
+
+def test_sample_pictures_go_with_their_rows(layout: Layout, tmp_path: Path) -> None:
+    before = publish(["a"], layout, CONFIG)
+    path = next(iter(before.samples))
+    key = path.rsplit("/", 1)[1].partition(".")[0]
+    after = removal(layout, tmp_path, key).manifest
+    assert path not in after.samples
+    assert len(after.samples) == len(before.samples) - 1
+    assert not storage.exists(f"{after.directory}/{path}")
+    for kept in after.samples:
+        assert storage.exists(f"{after.directory}/{kept}")
+    assert key not in Path(after.directory, "README.md").read_text()
+    assert key not in Path(after.directory, "croissant.json").read_text()
+
+
+def test_rejects_name_no_url_of_what_was_taken_down(layout: Layout, tmp_path: Path) -> None:
+    publish(["a", "b"], layout, CONFIG)
+    version = removal(layout, tmp_path, url(3)).manifest.version
+    rejects = pq.read_table(f"{layout.rejects('publish', version)}/part-00000.parquet").to_pylist()
+    taken = [row for row in rejects if row["reason"] == "taken_down"]
+    assert len(rejects) == 22
+    assert len(taken) == 2
+    assert all(row["url"] is None and row["caption_raw"] is None for row in taken)
+
+
+def test_the_next_publication_leaves_them_out_too(layout: Layout, tmp_path: Path) -> None:
+    publish(["a", "b"], layout, CONFIG)
+    after = removal(layout, tmp_path, url(3)).manifest
+    again = publish(["a", "b"], layout, CONFIG, read_takedown(listed(tmp_path, url(3))))
+    assert rows_by_key(again, "metadata") == rows_by_key(after, "metadata")
+    assert again.dropped == after.dropped
+
+
+def test_models_and_checkpoints_that_saw_the_rows_are_named(layout: Layout, tmp_path: Path) -> None:
+    both, b = publish(["a", "b"], layout, CONFIG), publish(["b"], layout, CONFIG)
+    storage.write_json(f"{layout.model('old')}/final/summary.json", {"dataset": both.version})
+    storage.write_json(f"{layout.model('new')}/final/summary.json", {"dataset": b.version})
+    running = f"{layout.model('dalle')}/checkpoints/update-000000007"
+    storage.write_json(f"{running}/state.json", {"dataset": both.version})
+    storage.write_json(f"{layout.model('dvae')}/final/summary.json", {"perplexity": 1.0})
+    # Only batch a has it, which the current version, b's, does not hold.
+    script = [sys.executable, "-m", "pipelines.publish.takedown", listed(tmp_path, url(3))]
+    done = subprocess.run(
+        [*script, "--data-root", layout.root], capture_output=True, text=True, check=True
+    )
+    assert "no row of version" in done.stdout
+    said = [line.split(" saw ") for line in done.stdout.splitlines() if " saw " in line]
+    assert sorted(said) == [
+        [running, f"2 of the listed rows, in version {both.version}"],
+        [f"{layout.model('old')}/final", f"2 of the listed rows, in version {both.version}"],
+    ]
+
+
+def test_object_stores(layout: Layout, tmp_path: Path) -> None:
+    fs, path = storage.filesystem("memory://takedown")
+    fs.put(layout.root, path, recursive=True)
+    publish(["a", "b"], Layout("memory://takedown"), CONFIG)
+    remote = removal(Layout("memory://takedown"), tmp_path, url(3)).manifest
+    verify(remote)
+    publish(["a", "b"], layout, CONFIG)
+    assert remote.version == removal(layout, tmp_path, url(3)).manifest.version
+    fs.rm(path, recursive=True)
+
+
+def test_a_uid_is_an_entry(tmp_path: Path) -> None:
+    key = uid("http://example.org/1.png", "a cat")
+    found = read_takedown(listed(tmp_path, f"{key.hex()}  # asked for in a letter", "example.org"))
+    assert found.uids == {key}
+    assert found.domains == {"example.org"}
+
+
+def test_a_missing_list_is_an_error(layout: Layout) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.publish.takedown", "/no/list", "--data-root", "x"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: /no/list, the takedown list, is not there\n"
