@@ -12,14 +12,14 @@ from training.errors import InputError
 USAGE = 2
 
 
-def run(program: Callable[..., Any]) -> None:
-    """Parse the command line for `program` and run it.
+def run(program: Callable[..., Any] | typer.Typer) -> None:
+    """Parse the command line for `program`, a function or an app of several, and run it.
 
     Exits with status 2 and one line on stderr if what was asked for cannot be done; any other
     exception is a defect and keeps its traceback.
     """
     try:
-        typer.run(program)
+        program() if isinstance(program, typer.Typer) else typer.run(program)
     except (InputError, DatasetError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USAGE)

@@ -1,0 +1,1 @@
+"""How good pictures are: features, distances between sets of pictures, and curves of them."""
