@@ -15,7 +15,7 @@ from pipelines import ledger, schemas
 from pipelines.layout import Layout
 from pipelines.ledger import Finished
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 # Of the usual keep rate; sources differ by less, and a broken rule or detector by more.
 _DRIFT = 0.2
 # Standard deviations that a small batch may be away by chance.

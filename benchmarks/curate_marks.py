@@ -2,11 +2,11 @@
 
 `python -m benchmarks.curate_marks [FOLDER]` also prints how near the results are to those of the
 full size, what the decoder's own process costs, and where the time goes; on the pictures of a
-folder, or on the mark's own.
+folder, or on the mark's own; and the same figures for real photographs, enlarged to web sizes.
 """
 
+import argparse
 import io
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.marks import Mark
+from benchmarks.photographs import photographs
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.decode import decode_sized, resized, stored_size
 from pipelines.curate.decoder import Decoder
@@ -31,6 +32,11 @@ _ROUNDS = 5
 _SIZE = (1024, 768)
 # Amplitude over frequency: 1.0 to 1.4 in photographs; this gives files of 200 kB, as they have.
 _FALL = 1.4
+# Shorter sides of photographs on the web; of the first and the last a half and a quarter are just
+# the working size, which is the worst case.
+_SIDES = (768, 1024, 1200, 1536)
+_LEAST_PSNR = 45.0
+_MOST_BITS = 4
 CONFIG = CurateConfig()
 LIMITS = Limits(
     CONFIG.formats,
@@ -58,19 +64,47 @@ def photos() -> list[bytes]:
         image = Image.fromarray(levels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy())
         at = (int(rng.integers(0, width - 300)), int(rng.integers(0, height - 300)))
         image.paste(on_white(open_png(drawing.png())).resize((300, 300)), at)
-        stream = io.BytesIO()
-        image.save(stream, "JPEG", quality=90)
-        found.append(stream.getvalue())
+        found.append(_jpeg(image))
     return found
 
 
 def decode_to_crop() -> Mark:
-    """The mark of docs/performance.md: ours in its own process, both processes counted."""
+    """Ours in its own process, both processes counted.
+
+    Raises:
+        ValueError: if crops or hashes of real photographs are further from those of the full size
+            than the mark allows.
+    """
+    _require_quality(quality([data for side in _SIDES for data in enlarged(side)]))
     files = photos()
     with _Ours(files[0]) as ours:
         seconds = _compare({"ours": lambda: ours(files), "peer": lambda: by_hand(files)}, ours)
     name = "decode, rules, hashes and 256 px copy"
     return Mark(name, seconds["ours"], seconds["peer"], "Pillow and imagehash", 2.0)
+
+
+def enlarged(side: int) -> list[bytes]:
+    """Real photographs at this shorter side, as JPEG of quality 90."""
+    found = []
+    for image in photographs().values():
+        size = [round(length * side / min(image.size)) for length in image.size]
+        found.append(_jpeg(image.resize((size[0], size[1]), Image.Resampling.LANCZOS)))
+    return found
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def _require_quality(found: dict[str, float]) -> None:
+    psnr, bits = found["PSNR, median dB"], found["64-bit hash, greatest distance"]
+    if psnr < _LEAST_PSNR or bits > _MOST_BITS:
+        raise ValueError(
+            f"crops must have a median PSNR of {_LEAST_PSNR} dB and hashes be within {_MOST_BITS} "
+            f"bits of the full size's; photographs gave {psnr:.1f} dB and {bits:.0f} bits"
+        )
 
 
 def by_hand(files: Sequence[bytes]) -> None:
@@ -205,15 +239,18 @@ def _from_folder(folder: Path) -> list[bytes]:
     for path in sorted(p for p in folder.rglob("*") if p.suffix in (".jpg", ".jpeg", ".png")):
         image = Image.open(path).convert("RGB")
         if min(image.size) >= CONFIG.short_side:
-            stream = io.BytesIO()
-            image.save(stream, "JPEG", quality=90)
-            found.append(stream.getvalue())
+            found.append(_jpeg(image))
     return found
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print everything."""
-    files = _from_folder(Path(sys.argv[1])) if len(sys.argv) > 1 else photos()
+    parser = argparse.ArgumentParser(prog="benchmarks.curate_marks", description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", metavar="FOLDER", help="of pictures")
+    folder = parser.parse_args(arguments).folder
+    files = photos() if folder is None else _from_folder(folder)
+    if not files:
+        raise SystemExit(f"{folder} holds no picture of {CONFIG.short_side} pixels a side or more")
     with _Ours(files[0]) as ours:
         seconds = _compare(
             {
@@ -230,6 +267,17 @@ def main() -> None:
         print(f"{name:32} {1000 / rate:7.2f} ms {rate:7.0f}/s {ratio:6.2f} x ours")
     for name, value in (quality(files) | profile(files)).items():
         print(f"{name:32} {value:7.2f}")
+    if folder is None:
+        _print_photographs()
+
+
+def _print_photographs() -> None:
+    """The quality for real photographs, at each size and together."""
+    groups = {f"photographs of {side}": enlarged(side) for side in _SIDES}
+    groups["photographs of all these"] = [data for files in groups.values() for data in files]
+    for name, files in groups.items():
+        found = quality(files)
+        print(f"{name:32} " + "  ".join(f"{k} {v:.1f}" for k, v in found.items()))
 
 
 if __name__ == "__main__":

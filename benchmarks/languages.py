@@ -26,7 +26,9 @@ from pipelines.identity import normalise_caption
 _ENGLISH = "en"
 # English too, of another country: translators changed a word here and there.
 _VARIANTS = ("en_GB", "en_CA", "en_AU", "en_ZA")
-_BINS = {"1-2": (1, 2), "3-5": (3, 5), "6+": (6, 10**6), "all": (1, 10**6), "3+": (3, 10**6)}
+_LENGTHS = ((1, 2), (3, 5), (6, 10**6))
+_BINS = dict(zip(("1-2", "3-5", "6+"), _LENGTHS, strict=True))
+_BINS |= {"all": (1, 10**6), "3+": (3, 10**6)}
 # The package's languages among the twenty that most web pages are in.
 _FREQUENT = [
     *("ru", "es", "de", "fr", "ja", "pt", "pt_BR", "tr", "it", "fa", "nl", "pl", "zh_CN", "zh_TW"),
@@ -34,6 +36,8 @@ _FREQUENT = [
 ]
 _SCORES = (0.0, 0.3, 0.5, 0.7, 0.9)
 _MOST_CONFUSED = 12
+# What fewer captions are called is added up.
+_NAMED_PERCENT = 2
 
 
 @dataclass(frozen=True)
@@ -115,26 +119,49 @@ def confusions(stamps: Labelled, found: np.ndarray) -> list[str]:
     return lines
 
 
-def full_table(stamps: Labelled, found: np.ndarray) -> list[str]:
-    """Each language's captions of three words or more: how many, and what they were called."""
+def full_table(stamps: Labelled, found: dict[str, np.ndarray]) -> list[str]:
+    """The confusion table as Markdown: a row for each language, two cells for each detector.
+
+    The first is the percentage that is called English, of captions of 1-2, 3-5, and 6+ words;
+    the second is what those of three words or more are called, in per cent.
+    """
+    heads = "".join(f" {name}: en % | {name}: called, % |" for name in found)
+    lines = [f"| language | captions |{heads}", "|---|---|" + "---|---|" * len(found)]
+    bins = [(stamps.words >= least) & (stamps.words <= most) for least, most in _LENGTHS]
     long = stamps.words >= _BINS["3+"][0]
-    lines = []
-    for code in sorted(set(stamps.languages)):
-        rows = long & (stamps.languages == code)
-        called = Counter(found[rows]).most_common(6)
-        lines.append(f"{code:12} {int(rows.sum()):5}  " + " ".join(f"{c}:{n}" for c, n in called))
+    for code in sorted(set(stamps.languages), key=lambda c: (c != _ENGLISH, c)):
+        rows = stamps.languages == code
+        cells = [str(code), " / ".join(f"{int((rows & inside).sum()):,}" for inside in bins)]
+        for detected in found.values():
+            english = [_percent(detected[rows & inside] == _ENGLISH) for inside in bins]
+            cells += [" / ".join(english), _called(detected[rows & long])]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _percent(mask: np.ndarray) -> str:
+    return f"{100 * mask.mean():.0f}" if len(mask) else "-"
+
+
+def _called(detected: np.ndarray) -> str:
+    """The languages that captions are called, the most frequent first, rare ones together."""
+    shares = [(code, 100 * n / len(detected)) for code, n in Counter(detected).most_common()]
+    named = [(code, share) for code, share in shares if share >= _NAMED_PERCENT]
+    rest = 100 - sum(share for _, share in named)
+    words = [f"{code} {share:.0f}" for code, share in named]
+    return ", ".join([*words, f"others {rest:.0f}"] if rest >= 0.5 else words)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="benchmarks.languages", description=__doc__)
-    parser.add_argument("stamps", type=Path)
-    parser.add_argument("--full", action="store_true", help="every language's row")
+    parser.add_argument("stamps", type=Path, metavar="STAMPS", help="the unpacked package")
+    parser.add_argument("--full", action="store_true", help="every language's row, as Markdown")
     options = parser.parse_args(arguments)
     stamps = read_stamps(options.stamps)
     codes = len(set(stamps.languages))
     print(f"{len(stamps.captions):,} different captions in {codes} languages")
+    called = {}
     for name in DETECTORS:
         detect = load_detector(name)
         start = time.process_time()
@@ -145,8 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"\n{name}: {rate:,.0f} captions/s; English kept, others let in, frequent ones let in"
         )
         print("\n".join(table(stamps, found, scores) + confusions(stamps, found)))
-        if options.full:
-            print("\n".join(full_table(stamps, found)))
+        called[name] = found
+    if options.full:
+        print("\n" + "\n".join(full_table(stamps, called)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Run the demonstration: `python -m assets.demo` (which `make demo` calls)."""
 
+import argparse
 import contextlib
 import signal
 import sys
@@ -29,6 +30,7 @@ _DEFAULT_PORT = 8765
 
 def main() -> int:
     """Run what is missing, collect the results; 0 if all is there afterwards."""
+    argparse.ArgumentParser(prog="assets.demo", description=__doc__).parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _as_interrupt)
     try:

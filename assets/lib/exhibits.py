@@ -96,17 +96,18 @@ def samples(manifest: Manifest) -> dict[str, dg.MarkdownMetadataValue]:
 
 
 def reject_sheets(
-    directory: str, each: int = 8, reasons: int = 8
+    directory: str, each: int = 8, most: int = 64
 ) -> dict[str, dg.MarkdownMetadataValue]:
-    """Metadata with one sheet: up to `each` pictures a reason, for the first `reasons`."""
+    """Metadata with one sheet of at most `most` pictures: some of every reason, up to `each`."""
     by_reason: dict[str, list[Captioned]] = {}
     dropped = rows(directory, ["reason", "caption_raw", "image"])
     for row in itertools.islice(dropped, _ROWS_LOOKED_AT):
         shown = by_reason.setdefault(row["reason"], [])
         if row["image"] is not None and len(shown) < each:
             shown.append(Captioned(row["image"], f"{row['reason']}: {row['caption_raw'] or ''}"))
-    pictured = [shown for _, shown in sorted(by_reason.items()) if shown][:reasons]
-    flat = [picture for shown in pictured for picture in shown]
+    pictured = [shown for _, shown in sorted(by_reason.items()) if shown][:most]
+    fair = min(each, most // max(1, len(pictured)))
+    flat = [picture for shown in pictured for picture in shown[:fair]]
     return {"dropped": inline("dropped", contact_sheet(flat, each), 60_000)} if flat else {}
 
 

@@ -6,6 +6,8 @@ are too short, not English, or mostly boilerplate such as "photographed on <date
 et al. that the paper does not name in `pipelines.curate.sharma`.
 """
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,6 +16,7 @@ from pipelines.curate.columns import dropped_where, one_chunk
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.reasons import Reason
 from pipelines.curate.sharma import sharma_reasons
+from pipelines.identity import normalise_caption
 
 _NO_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 # A word has a letter or a digit; dashes and other marks between spaces are none.
@@ -21,6 +24,32 @@ _WORD = rf"[{_NO_SPACES}]|[^\s{_NO_SPACES}]*[\pL\pN][^\s{_NO_SPACES}]*"
 _WORD_WITH_LETTER = rf"[{_NO_SPACES}]|[^\s{_NO_SPACES}]*\pL[^\s{_NO_SPACES}]*"
 
 _BOILERPLATE = tuple(f"(?i){pattern}" for pattern in PATTERNS)
+_ANY = "|".join(f"(?:{pattern})" for pattern in PATTERNS)
+# What stands between boilerplate and the rest of a caption.
+_BETWEEN = r"[\s,.;:|/_~*•·–—-]*"
+_EDGE = rf"{_BETWEEN}[(\[{{]?(?:{_ANY})[)\]}}]?{_BETWEEN}"
+_AT_START = rf"(?i)^{_EDGE}"
+_AT_END = rf"(?i){_EDGE}$"
+# "... (3/12) | stock photo"
+_CROPS = 2
+
+
+def caption_texts(raw: Sequence[str], config: CurateConfig) -> pa.StringArray:
+    """The captions that the rules judge and the dataset holds, from those that were crawled."""
+    texts = pa.array([normalise_caption(caption) for caption in raw], pa.string())
+    return cropped(texts, config) if config.crop_boilerplate else texts
+
+
+def cropped(captions: pa.StringArray, config: CurateConfig) -> pa.StringArray:
+    """Without boilerplate at their start and end, where enough words are left.
+
+    What is little but boilerplate stays whole, and is dropped as such.
+    """
+    left = captions
+    for pattern in (_AT_START, _AT_END) * _CROPS:
+        left = pc.replace_substring_regex(left, pattern, "")
+    enough = pc.greater_equal(word_count(left), config.min_words)
+    return pc.if_else(enough, left, captions)
 
 
 def caption_reasons(captions: pa.StringArray, config: CurateConfig) -> pa.StringArray:

@@ -1,6 +1,7 @@
 """The command `python -m pipelines.curate`."""
 
 import dataclasses
+import re
 import typing
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -63,8 +64,8 @@ def curate(
     and prints how many of each. The same command again does nothing, or goes on where a killed
     one stopped.
 
+    \b
     python -m pipelines.curate fetched --output curated
-
     python -m pipelines.curate fetched --output curated --min-side 128 --encoding webp
     """
     options = {
@@ -76,14 +77,40 @@ def curate(
         "encoding": encoding,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    thresholds = CurateConfig(**(read_config(config) if config else {}) | given)
+    thresholds = _thresholds(read_config(config) if config else {}, given)
     engine = commands.engine(processes)
-    rows = ledger.require_success(fetched).funnel.kept
+    rows = _fetched_rows(fetched)
     shown = progress.on_terminal(partial(progress.rows_done, output), "rows", rows, quiet=quiet)
     with shown:
         finished = write_curated(fetched, output, join(output, _REJECTS), thresholds, engine)
     print("\n".join(commands.funnel_lines(finished.funnel)))
     print(f"{finished.rows:,} pairs in {output}")
+
+
+def _thresholds(read: dict[str, Any], given: dict[str, Any]) -> CurateConfig:
+    """What the file says, and the options over it; errors name an option as it is written."""
+    try:
+        return CurateConfig(**read | given)
+    except ValueError as error:
+        text = str(error)
+        for name in given:
+            text = re.sub(rf"\b{name}\b", "--" + name.replace("_", "-"), text)
+        raise ValueError(text) from error
+
+
+def _fetched_rows(fetched: str) -> int:
+    """Rows that come in.
+
+    Raises:
+        FileNotFoundError: if the directory is not finished, with the command that makes it.
+    """
+    done = ledger.read_success(fetched)
+    if done is None:
+        raise FileNotFoundError(
+            f"{fetched} is not finished (no {ledger.SUCCESS}); first run "
+            f"python -m pipelines.crawl.fetch CANDIDATES --output {fetched}"
+        )
+    return done.funnel.kept
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -120,7 +147,8 @@ def _words(kind: Any) -> str:
         return f"one of {', '.join(typing.get_args(kind))}"
     if typing.get_origin(kind) is tuple:
         return "a list of texts"
-    return {int: "a whole number", float: "a number", str: "a text"}[kind]
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return words[kind]
 
 
 def main() -> None:

@@ -14,6 +14,9 @@ SHARMA_RULES = (
     "noun_ratio",
     "first_capital",
     "capital_ratio",
+    "vocabulary",
+    "polarity",
+    "profanity",
 )
 
 
@@ -28,8 +31,11 @@ class CurateConfig:
         max_characters: most characters of a caption.
         min_distinct_words: least share of a caption's words that differ from each other.
         sharma_rules: further rules of Sharma et al. (2018), by name (`SHARMA_RULES`).
-        max_noun_ratio: for the rule `noun_ratio`, greatest share of words of open classes.
+        max_noun_ratio: for the rule `noun_ratio`, greatest share of nouns among the words.
         max_capital_ratio: for the rule `capital_ratio`, greatest share of capitalised words.
+        max_polarity: for the rule `polarity`, greatest polarity either way, 0 to 1.
+        crop_boilerplate: cut boilerplate off the start and the end of captions (Sharma et al.
+            2018, section 3.2), where enough words are left.
         language: ISO 639 code of the language that is kept.
         detector: `lid176` (fastText's lid.176) or `cld3` (the paper's; arXiv 2102.12092, App. C).
         min_language_score: least probability that the detector gives `language`.
@@ -60,6 +66,8 @@ class CurateConfig:
     sharma_rules: tuple[str, ...] = ()
     max_noun_ratio: float = 0.8
     max_capital_ratio: float = 0.7
+    max_polarity: float = 0.8
+    crop_boilerplate: bool = False
     language: str = "en"
     detector: Literal["lid176", "cld3"] = "lid176"
     min_language_score: float = 0.0

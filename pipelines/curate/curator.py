@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import schemas
-from pipelines.curate.captions import caption_reasons
+from pipelines.curate.captions import caption_reasons, caption_texts
 from pipelines.curate.columns import one_chunk
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.decode import encode, exhibit
@@ -17,7 +17,6 @@ from pipelines.curate.measure import Measured
 from pipelines.curate.reasons import Reason
 from pipelines.curate.repeated import Repeated, caption_of_many, placeholder
 from pipelines.curate.wire import Refused
-from pipelines.identity import normalise_caption
 from pipelines.shards import Processed, rejected
 
 # Decoded images that are in memory together.
@@ -35,8 +34,7 @@ class Curator:
 
     def __call__(self, batch: pa.RecordBatch) -> Processed:
         """Keep a pair, or drop it with the first rule that it breaks."""
-        raw = batch.column("caption_raw").to_pylist()
-        captions = pa.array([normalise_caption(caption) for caption in raw], pa.string())
+        captions = caption_texts(batch.column("caption_raw").to_pylist(), self._config)
         detected = self._detect(captions.to_pylist())
         drops = self._cheap_drops(batch, captions, detected)
         kept, pictures = self._judge_images(batch, drops)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from pipelines.curate.colour import to_srgb
+from pipelines.curate.jpeg import FORMATS, load_jpeg
 from pipelines.curate.reasons import Reason
 
 EXHIBIT_SIDE = 64
@@ -100,9 +101,13 @@ def decode_sized(
         raw_mode = _raw_mode(image)
         # Read before loading: what follows the pixels may replace it.
         profile = image.info.get("icc_profile")
-        image.load()
+        if image.format in FORMATS:
+            pixels = load_jpeg(image, data)
+        else:
+            image.load()
+            pixels = image
         orientation = _orientation(image)
-        srgb = to_srgb(image, profile, raw_mode)
+        srgb = to_srgb(pixels, profile, raw_mode)
         if orientation in _UPRIGHT:
             srgb = srgb.transpose(_UPRIGHT[orientation])
     except DecodeError:

@@ -28,7 +28,7 @@ from pipelines.curate.wire import Refused
 # A machine may be so busy that CPU seconds take this many times as long.
 _PATIENCE = 20
 _START_SECONDS = 120
-_STARTS = 3
+_STARTS = 5
 # Room for most files, so that it seldom has to grow.
 _SHARED_BYTES = 1 << 22
 _SUITED = {

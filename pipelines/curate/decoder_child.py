@@ -1,8 +1,8 @@
 """The process that decodes: `python -m pipelines.curate.decoder_child FILE LIMITS MEMORY SECONDS`.
 
 FILE is the descriptor of the shared memory. Standard input is a socket, on which
-`pipelines.curate.decoder` asks for one image after the other. Nothing but Pillow and numpy is
-imported, so that it starts in a moment.
+`pipelines.curate.decoder` asks for one image after the other. Nothing but Pillow, simplejpeg and
+numpy is imported, so that it starts in a moment.
 """
 
 import json

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import parquet
+from pipelines.curate.captions import caption_texts
 from pipelines.curate.columns import dropped_where
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.reasons import Reason
-from pipelines.identity import normalise_caption
 
 _ROWS = 16_384
 # Distinct pairs are sorted out each time so many rows were added: 32 MB.
@@ -45,8 +45,8 @@ def count_repeated(urls: Iterable[str], config: CurateConfig) -> Repeated:
             rows = batch.filter(pc.equal(batch.column("outcome"), "ok"))
             images = image_keys(rows.column("image_sha256"))
             places.add(images, text_keys(rows.column("url")))
-            captions = [normalise_caption(c) for c in rows.column("caption_raw").to_pylist()]
-            texts.add(text_keys(pa.array(captions, pa.string())), images)
+            captions = caption_texts(rows.column("caption_raw").to_pylist(), config)
+            texts.add(text_keys(captions), images)
     return Repeated(
         places.with_more_than(config.max_image_urls),
         texts.with_more_than(config.max_caption_images),

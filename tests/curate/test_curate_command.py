@@ -51,8 +51,8 @@ def test_the_command_writes_what_the_stage_writes(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nowhere", "--output", "x"), "not finished"),
-        (("FETCHED", "--output", "x", "--short-side", "2"), "short_side must be at least 8"),
+        (("nowhere", "--output", "x"), "first run python -m pipelines.crawl.fetch"),
+        (("FETCHED", "--output", "x", "--short-side", "2"), "--short-side must be at least 8"),
         (("FETCHED", "--output", "x", "--config", "none.json"), "none.json"),
     ],
 )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from debian_packages import unpacked
 
-from benchmarks.languages import main, read_stamps
-from pipelines.curate.config import CurateConfig
+from benchmarks.languages import full_table, main, read_stamps
+from pipelines.curate.config import DETECTORS, CurateConfig
 from pipelines.curate.language import load_detector
 
 
@@ -21,7 +21,8 @@ def test_the_table_counts_every_caption_once(
     main([str(tmp_path), "--full"])
     printed = capsys.readouterr().out
     assert "2 different captions in 2 languages" in printed
-    assert "\nde               1  de:1" in printed
+    assert "\n| en | 0 / 1 / 0 | - / " in printed
+    assert "\n| de | 0 / 1 / 0 | - / 0 / - | de 100 | - / 0 / - | de 100 |" in printed
 
 
 @pytest.mark.slow
@@ -34,3 +35,9 @@ def test_the_default_detector_keeps_english_and_little_else() -> None:
     assert len(set(stamps.languages)) >= 70
     assert (found[long & english] == "en").mean() > 0.9
     assert (found[long & ~english] == "en").mean() < 0.06
+    page = Path(__file__).parents[2].joinpath("docs/languages.md").read_text()
+    called = {
+        name: np.asarray(load_detector(name)(stamps.captions).lang.to_pylist())
+        for name in DETECTORS
+    }
+    assert "\n".join(full_table(stamps, called)) in page

@@ -85,6 +85,49 @@ def test_what_is_cut_anywhere_is_refused_or_whole(name: str, at_least: int | Non
         assert found in REFUSALS or found == whole, cut
 
 
+JPEGS = ("jpeg", "progressive", "restarts", "grey jpeg", "cmyk")
+
+
+@pytest.mark.parametrize("name", JPEGS)
+@pytest.mark.parametrize("at_least", [None, 32])
+def test_a_jpeg_that_is_cut_and_closed_again_is_refused(name: str, at_least: int | None) -> None:
+    data = CUT[name]
+    whole = decoded(data, at_least)
+    start = data.index(b"\xff\xda")
+    cuts = {start + (len(data) - start) * percent // 100 for percent in range(2, 100)}
+    cuts |= {at for at in range(start, len(data)) if data[at : at + 2] == b"\xff\xd0"}
+    # A progressive picture that ends between two scans is a whole one, only coarser.
+    headers = (b"\xff\xc4", b"\xff\xda")
+    ends = {at for at in range(start, len(data)) if data[at : at + 2] in headers}
+    for cut in sorted(cuts - ends - {at + 1 for at in ends}):
+        found = decoded(data[:cut] + b"\xff\xd9", at_least)
+        # The last bits of the last block may be padding.
+        assert found == Reason.DAMAGED_IMAGE or (found == whole and cut > len(data) - 8), cut
+
+
+def test_other_warnings_of_the_decoder_cost_nothing() -> None:
+    data = CUT["jpeg"]
+    assert decoded(data + b"behind the end") == decoded(data)
+    # An unknown marker inside the data: browsers show the picture, and so do we.
+    damaged = bytearray(encoded(picture(), "JPEG", restart_marker_rows=1))
+    at = damaged.index(b"\xff\xd1")
+    damaged[at : at + 2] = b"\xff\xd4"
+    assert isinstance(decoded(bytes(damaged)), bytes)
+
+
+def test_pixels_are_those_of_pillow_at_every_scale() -> None:
+    large = picture().resize((1027, 771), Image.Resampling.BICUBIC)
+    kinds = [{"subsampling": s, "progressive": p} for s in (0, 1, 2) for p in (False, True)]
+    for options in [*kinds, {"keep_rgb": True}]:
+        for image in (large, large.convert("L")):
+            data = encoded(image, "JPEG", quality=85, **options)
+            for at_least in (None, 384, 200, 64):
+                theirs = Image.open(io.BytesIO(data))
+                if at_least is not None:
+                    theirs.draft(None, (at_least, at_least))
+                assert decoded(data, at_least) == theirs.convert("RGB").tobytes(), options
+
+
 def test_noise_in_the_middle_of_a_file_never_gets_past_the_reasons() -> None:
     rng = np.random.default_rng(1)
     for name, data in CUT.items():
