@@ -4,6 +4,7 @@
 to load the index, and what they are of the time from bytes to crop.
 """
 
+import argparse
 import functools
 import tempfile
 import time
@@ -147,6 +148,11 @@ def seconds_to_load() -> float:
 def main() -> None:
     """Measure and print."""
     import faiss
+
+    about = (__doc__ or "").splitlines()[0]
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.dedupe_marks", description=about
+    ).parse_args()
 
     exact, found = recall_against_brute_force()
     print(f"recall: {found} of {exact} pairs that brute force finds among {_COMPARED} queries")

@@ -6,9 +6,8 @@ plain `imagehash.phash` at thresholds 0 to 20. False flags are counted on the ma
 pictures.
 """
 
+import argparse
 import io
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from benchmarks import packages
 from pipelines.dedupe import hashes, reference_hashing, search, variants
 from pipelines.dedupe.config import DedupeConfig
 
@@ -152,20 +152,18 @@ def plot(curves: Curves) -> bytes:
 
 def main() -> None:
     """Download the package, measure, print the table and write the plot."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.taj_recall")
+    parser.add_argument("plot", type=Path, nargs="?", help="PNG to write")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        quiet = {"cwd": folder, "check": True, "stdout": subprocess.DEVNULL}
-        # Else apt complains that its own user may not write here.
-        command = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", _PACKAGE]
-        subprocess.run(command, **quiet)  # type: ignore[call-overload]
-        package = next(Path(folder).glob("*.deb"))
-        subprocess.run(["dpkg-deb", "-x", package.name, "files"], **quiet)  # type: ignore[call-overload]
-        curves = measure(Path(folder) / "files" / _IMAGES)
+        manual = packages.debian(_PACKAGE, Path(folder))
+        curves = measure(manual / _IMAGES)
     print("\n".join(table(curves)))
     missed = [v for v in curves.versions if not v.found and v.likeness >= _GROUPS[0][0]]
     for version in sorted(missed, key=lambda v: -v.likeness):
         print(f"near but missed: {version.name}, {version.plain} of 64 bits")
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_bytes(plot(curves))
+    if options.plot is not None:
+        options.plot.write_bytes(plot(curves))
 
 
 def _table(original: Image.Image) -> search.HashTable:

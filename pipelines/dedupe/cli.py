@@ -59,6 +59,7 @@ def dedupe(
     Writes deduped_pairs as Parquet into DIR, dropped rows into DIR/_rejects, and prints how many of
     each. The same command again does nothing, or goes on where a killed one stopped.
 
+    \b
     python -m pipelines.dedupe curated --index coco --output deduped --mode report
     """
     config = DedupeConfig(
@@ -69,8 +70,10 @@ def dedupe(
         cuts=per_cents(cuts),
         near_repeats=near_repeats,
     )
+    _require(curated, f"python -m pipelines.curate FETCHED --output {curated}")
+    _require(index, f"python -m pipelines.dedupe.reference_index IMAGES --output {index}")
     for directory in earlier or ():
-        ledger.require_success(directory)
+        _require(directory, f"python -m pipelines.dedupe CURATED --output {directory}")
     places = Places(curated, index, output, join(output, _REJECTS), tuple(earlier or ()))
     engine = commands.engine(processes)
     rows = ledger.require_success(curated).rows
@@ -88,6 +91,12 @@ def dedupe(
     met = figures["overlapping_references"]
     print(f"{met:,} reference images are overlapped with: {join(output, overlap.FILE)}")
     print(f"{finished.rows:,} pairs in {output}")
+
+
+def _require(directory: str, command: str) -> None:
+    """Say which command finishes a directory, if it is not."""
+    if ledger.read_success(directory) is None:
+        raise FileNotFoundError(f"{directory} is not finished; run this first: {command}")
 
 
 def main() -> None:

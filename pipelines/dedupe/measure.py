@@ -56,9 +56,13 @@ def recall(index: ReferenceIndex, queries: pa.Table, config: DedupeConfig) -> pa
     Args:
         index: what is measured.
         queries: rows of `reference_hashing.QUERIES`.
-        config: the radii.
+        config: the radii, and how many references count: more than asked were attacked, for some
+            may be damaged or flat.
     """
     rows = []
+    attacked = sorted(set(queries.column("reference").to_pylist()), key=sample_order)
+    counted = pa.array(attacked[: config.measured_references], pa.string())
+    queries = queries.filter(pa.compute.is_in(queries.column("reference"), counted))
     full = _full_frames(index.table)
     for attack in ATTACKS:
         own = queries.filter(pa.compute.equal(queries.column("attack"), attack)).combine_chunks()

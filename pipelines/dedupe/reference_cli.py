@@ -58,6 +58,7 @@ def build(
     Writes the index into DIR, prints what became of the images, and for every attack how many of
     a sample are found. Only images that are new since the last time are hashed.
 
+    \b
     python -m pipelines.dedupe.reference_index coco/ --output coco_hash_index
     """
     config = DedupeConfig(

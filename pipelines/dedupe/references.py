@@ -213,7 +213,7 @@ def _parquet(source: ReferenceSource) -> Listing:
                 if column is not None and column not in schema.names:
                     raise ValueError(
                         f"{url} has no column {column!r}, only {', '.join(schema.names)}; name "
-                        "the columns of the images and of their names"
+                        "those of the images and of their names (--image-column, --name-column)"
                     )
             names = _names(file, source)
         short = posixpath.basename(url)
@@ -271,7 +271,10 @@ def _client(source: ReferenceSource) -> Any:
     from pipelines.crawl.http.client import HttpClient
 
     if source.http is None:
-        raise ValueError(f"{source.images} is a list of URLs: say how they may be asked for (http)")
+        raise ValueError(
+            f"{source.images} is a list of URLs: say how they may be asked for (--contact of the "
+            "command, DALLE_CRAWL_CONTACT of Dagster)"
+        )
     return HttpClient(source.http)
 
 

@@ -63,7 +63,11 @@ def test_an_index_is_built_and_a_batch_is_deduplicated_without_dagster(tmp_path:
     [
         ("pipelines.dedupe.reference_index", ("nowhere", "--output", "x"), "give the folder of"),
         ("pipelines.dedupe.reference_index", ("x", "--output", "x", "--crops", "a"), "3,6,10"),
-        ("pipelines.dedupe", ("nowhere", "--index", "x", "--output", "y"), "is not finished"),
+        (
+            "pipelines.dedupe",
+            ("nowhere", "--index", "x", "--output", "y"),
+            "pipelines.curate FETCHED",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(

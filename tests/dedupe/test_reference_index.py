@@ -249,6 +249,14 @@ def test_any_file_system_will_do_and_the_index_is_loaded_once() -> None:
     assert (match.reference, match.variant) == ("snail.png", "full")
 
 
+@pytest.mark.parametrize("asked", [0, 1, 3])
+def test_as_many_references_are_measured_as_were_asked_for(tmp_path: Path, asked: int) -> None:
+    write_pictures(tmp_path / "folder")
+    config = DedupeConfig(measured_references=asked)
+    recalled = build(str(tmp_path / "folder"), tmp_path / "index", config).details["measured"]
+    assert {row["tried"] for row in recalled["recall"].values()} == ({asked} if asked else set())
+
+
 def test_cuts_find_copies_that_lost_a_corner(tmp_path: Path) -> None:
     write_pictures(tmp_path / "folder")
     config = DedupeConfig(measured_references=5)
