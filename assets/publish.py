@@ -68,14 +68,11 @@ def token_dataset(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
 
 def _whole_funnel(manifest: Manifest) -> dg.TableMetadataValue:
     """Every dataset of the flow, and the reasons that dropped its rows."""
-    from pipelines.publish import card
-
     rows: list[tuple[str, str, int]] = []
-    for step in card.steps(manifest):
-        funnel = step.funnel
-        rows += [(step.dataset, "in", funnel.rows_in), (step.dataset, "kept", funnel.kept)]
-        ranked = sorted(funnel.dropped.items(), key=lambda item: (-item[1], item[0]))
-        rows += [(step.dataset, reason, count) for reason, count in ranked]
+    for record in manifest.funnel():
+        rows += [(record.dataset, "in", record.rows_in), (record.dataset, "kept", record.kept)]
+        ranked = sorted(record.dropped.items(), key=lambda item: (-item[1], item[0]))
+        rows += [(record.dataset, reason, count) for reason, count in ranked]
     return table({"dataset": "string", "outcome": "string", "rows": "int"}, rows)
 
 

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 
 import pyarrow.parquet as pq
 
-from pipelines.ledger import Funnel
-from pipelines.publish.funnel import FLOW, Step
 from pipelines.publish.manifest import Manifest, StageRecord
-from pipelines.schemas import Stage
 
 _READER = """\
 ```python
@@ -51,7 +48,7 @@ def render(manifest: Manifest, built: str) -> str:
         "",
         "| stage | dataset | in | kept | dropped, by reason |",
         "|---|---|---:|---:|---|",
-        *(_line(step) for step in steps(manifest)),
+        *(_line(record) for record in manifest.funnel()),
         "",
         "## Provenance",
         "",
@@ -81,25 +78,6 @@ def render(manifest: Manifest, built: str) -> str:
     return "\n".join(lines)
 
 
-def steps(manifest: Manifest) -> list[Step]:
-    """The funnel over all batches, from the candidates to the publication."""
-    found = [
-        Step(
-            stage,
-            dataset,
-            sum((_funnel(r) for r in manifest.stages if r.dataset == dataset), Funnel()),
-        )
-        for stage, dataset in FLOW
-    ]
-    dropped = sum(manifest.dropped.values())
-    published = Funnel(manifest.rows + dropped, manifest.rows, manifest.dropped)
-    return [*found, Step(Stage.PUBLISH, "token_dataset", published)]
-
-
-def _funnel(record: StageRecord) -> Funnel:
-    return Funnel(record.rows_in, record.kept, record.dropped)
-
-
 def _provenance(manifest: Manifest, built: str) -> list[tuple[str, str]]:
     schema = pq.read_schema(f"{built}/{manifest.token_files[0].path}")
     plain = {key.decode(): value.decode() for key, value in schema.metadata.items()}
@@ -114,12 +92,13 @@ def _samples(manifest: Manifest) -> list[str]:
     return lines
 
 
-def _line(step: Step) -> str:
-    funnel = step.funnel
+def _line(record: StageRecord) -> str:
     # Largest first; names break ties, so that the card does not depend on the order of sums.
-    reasons = sorted(funnel.dropped.items(), key=lambda item: (-item[1], item[0]))
+    reasons = sorted(record.dropped.items(), key=lambda item: (-item[1], item[0]))
     dropped = ", ".join(f"{reason} {count:,}" for reason, count in reasons)
-    return f"| {step.stage} | {step.dataset} | {funnel.rows_in:,} | {funnel.kept:,} | {dropped} |"
+    return (
+        f"| {record.stage} | {record.dataset} | {record.rows_in:,} | {record.kept:,} | {dropped} |"
+    )
 
 
 def _count(names: Sequence[str], word: str) -> str:

@@ -7,7 +7,6 @@ import numpy.typing as npt
 import typer
 
 from pipelines import commands, parquet
-from pipelines.publish import card
 from pipelines.publish.manifest import Manifest, PublishedFile, read_manifest
 
 # A key is a uid and a crop number; so many are compared in memory at once.
@@ -66,9 +65,9 @@ def changed_filters(old: Manifest, new: Manifest) -> list[str]:
     """Rows dropped by stage and reason where the share of the stage's rows changed."""
     shares = [
         {
-            (step.dataset, reason): (count, count / max(1, step.funnel.rows_in))
-            for step in card.steps(version)
-            for reason, count in step.funnel.dropped.items()
+            (record.dataset, reason): (count, count / max(1, record.rows_in))
+            for record in version.funnel()
+            for reason, count in record.dropped.items()
         }
         for version in (old, new)
     ]

@@ -1,6 +1,5 @@
 """The funnel of one batch over all stages, from the success markers."""
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -47,15 +46,3 @@ def funnel(layout: Layout, batch: str) -> list[Step]:
                 f"{after.dataset} read {after.funnel.rows_in}; materialise {after.dataset} again"
             )
     return steps
-
-
-def total(funnels: Sequence[Sequence[Step]]) -> list[Step]:
-    """Sum of several batches, step by step; every batch must have the same steps.
-
-    Raises:
-        ValueError: if the batches are not equally far.
-    """
-    return [
-        Step(steps[0].stage, steps[0].dataset, sum((s.funnel for s in steps), Funnel()))
-        for steps in zip(*funnels, strict=True)
-    ]

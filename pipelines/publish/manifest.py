@@ -46,6 +46,13 @@ class StageRecord:
     kept: int
     dropped: Mapping[str, int]
 
+    def plus(self, other: "StageRecord") -> "StageRecord":
+        """The counts of both, of all batches together."""
+        reasons = sorted({*self.dropped, *other.dropped})
+        dropped = {r: self.dropped.get(r, 0) + other.dropped.get(r, 0) for r in reasons}
+        counts = (self.rows_in + other.rows_in, self.kept + other.kept, dropped)
+        return StageRecord("", self.stage, self.dataset, "", "", *counts)
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -113,6 +120,16 @@ class Manifest:
     def metadata_files(self) -> tuple[PublishedFile, ...]:
         """Part files of the metadata table; row i describes row i of the token table."""
         return tuple(f for f in self.files if f.path.startswith(f"{METADATA}/"))
+
+    def funnel(self) -> list[StageRecord]:
+        """What became of the rows in each dataset over all batches; publishing is the last one."""
+        found: dict[tuple[str, str], StageRecord] = {}
+        for one in self.stages:
+            key = (one.stage, one.dataset)
+            found[key] = found[key].plus(one) if key in found else one
+        read = self.rows + sum(self.dropped.values())
+        last = StageRecord("", "publish", "token_dataset", "", "", read, self.rows, self.dropped)
+        return [*found.values(), last]
 
     def url(self, file: PublishedFile) -> str:
         """URL of one of its files."""

@@ -6,7 +6,6 @@ import typer
 
 from pipelines import commands, parquet
 from pipelines.crawl.http.outcomes import printable
-from pipelines.publish import card
 from pipelines.publish.manifest import Manifest, read_manifest
 
 _CAPTION = 72
@@ -37,11 +36,10 @@ def lines(manifest: Manifest, examples: int) -> list[str]:
         schema = parquet.read_schema(manifest.url(files[0]))
         shown += [f"  {field.name:18} {field.type}" for field in schema]
     shown += ["", f"{'dataset':24}{'in':>14}{'kept':>14}{'dropped':>14}"]
-    for step in card.steps(manifest):
-        funnel = step.funnel
-        dropped = funnel.rows_in - funnel.kept
-        shown.append(f"{step.dataset:24}{funnel.rows_in:14,}{funnel.kept:14,}{dropped:14,}")
-        ranked = sorted(funnel.dropped.items(), key=lambda item: (-item[1], item[0]))
+    for record in manifest.funnel():
+        dropped = record.rows_in - record.kept
+        shown.append(f"{record.dataset:24}{record.rows_in:14,}{record.kept:14,}{dropped:14,}")
+        ranked = sorted(record.dropped.items(), key=lambda item: (-item[1], item[0]))
         shown += [f"  {reason:50}{count:14,}" for reason, count in ranked]
     return [*shown, "", *_examples(manifest, examples)]
 

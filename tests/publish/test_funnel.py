@@ -6,7 +6,7 @@ from token_corpus import write_batch
 from pipelines import ledger
 from pipelines.layout import Layout
 from pipelines.ledger import Funnel, LedgerError
-from pipelines.publish.funnel import funnel, total
+from pipelines.publish.funnel import funnel
 from pipelines.schemas import Stage
 
 
@@ -28,13 +28,3 @@ def test_rows_lost_between_stages_are_an_error(tmp_path: Path) -> None:
     ledger.write_success(layout.dataset("curated_pairs", "a"), lost)
     with pytest.raises(LedgerError, match="curated_pairs kept 12 rows, but deduped_pairs read 13"):
         funnel(layout, "a")
-
-
-def test_total_adds_batches(tmp_path: Path) -> None:
-    layout = Layout(str(tmp_path))
-    for batch in "ab":
-        write_batch(layout, batch, range(10))
-    summed = total([funnel(layout, batch) for batch in "ab"])
-    assert summed[0].funnel == Funnel(40, 38, {"not_an_image": 2})
-    with pytest.raises(ValueError, match="shorter"):
-        total([funnel(layout, "a"), funnel(layout, "a")[:2]])

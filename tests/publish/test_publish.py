@@ -131,6 +131,19 @@ def test_the_manifest_tells_the_whole_funnel(layout: Layout) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", value["created_at"])
 
 
+def test_the_funnel_over_all_batches_is_their_sum(layout: Layout) -> None:
+    manifest = publish(["a", "b"], layout, CONFIG)
+    found = {record.dataset: record for record in manifest.funnel()}
+    assert next(iter(found)) == "image_text_candidates"
+    assert list(found)[-1] == "token_dataset"
+    for dataset in ("curated_pairs", "token_grids"):
+        parts = [r for r in manifest.stages if r.dataset == dataset]
+        assert len(parts) == 2
+        assert found[dataset].rows_in == sum(r.rows_in for r in parts)
+        assert found[dataset].kept == sum(r.kept for r in parts)
+        assert sum(found[dataset].dropped.values()) == found[dataset].rows_in - found[dataset].kept
+
+
 def test_the_card_says_what_was_done(layout: Layout) -> None:
     manifest = publish(["a", "b"], layout, CONFIG)
     card = Path(manifest.directory, "README.md").read_text()
