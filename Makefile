@@ -20,7 +20,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the locked dependencies into .venv (some minutes the first time)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e . rapidocr-onnxruntime==1.4.4
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e . rapidocr-onnxruntime==1.4.4 open-clip-torch==3.3.0 DALL-E==0.1
 	@touch $@
 
 demo: setup ## run the whole graph on a small real web, and say where to look

@@ -67,12 +67,17 @@ class Cosine:
 
 @dataclass(frozen=True)
 class AdamWConfig:
-    """AdamW without its step size."""
+    """AdamW without its step size.
+
+    Attributes:
+        variance_clip: the running variance is clipped to it by value (stage two, appendix B.2).
+    """
 
     beta1: float
     beta2: float
     weight_decay: float
     epsilon: float = 1e-8
+    variance_clip: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,10 @@ class DVAETraining:
             flat background, whose density grows without bound, takes all of the gradient.
         ema: decay of the averaged weights, applied after every update.
         least_perplexity: a codebook less used than this fails the run's check.
+        precision: of products: fp32, bf16, fp16 (with one loss scale, as in the paper), or auto,
+            which `training.loss_scale` resolves for the device.
+        validate_every: updates between measurements on pictures that are not trained on.
+        validation_images: how many.
     """
 
     updates: int
@@ -111,6 +120,9 @@ class DVAETraining:
     least_log_scale: float = float("-inf")
     ema: float = 0.999
     least_perplexity: float = 8.0
+    precision: str = "auto"
+    validate_every: int = 1000
+    validation_images: int = 64
     checkpoint_seconds: float = 600.0
     report_every: int = 100
     seed: int = 0
@@ -151,6 +163,8 @@ class DALLETraining:
             `cosine` falls to step_size / 2**halvings at the last update.
         clip: global gradient norm.
         ema: decay of the averaged weights, applied every `ema_every` updates.
+        validate_every: updates between measurements on validation rows; 0: never.
+        keep_checkpoints: the newest ones that are kept; the best one stays too.
     """
 
     updates: int
@@ -159,11 +173,85 @@ class DALLETraining:
     warmup: int = 5000
     decay: str = "plateau"
     halvings: int = 5
-    adamw: AdamWConfig = AdamWConfig(0.9, 0.96, 4.5e-2)
+    adamw: AdamWConfig = AdamWConfig(0.9, 0.96, 4.5e-2, variance_clip=5.0)
     clip: float = 4.0
     ema: float = 0.99
     ema_every: int = 25
     text_weight: float = 1 / 8
+    validate_every: int = 500
+    keep_checkpoints: int = 2
+    checkpoint_seconds: float = 600.0
+    report_every: int = 100
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """Shape of one tower of the contrastive model.
+
+    Attributes:
+        width: of the residual stream.
+        layers: of attention, each followed by an MLP.
+        heads: of each attention layer.
+        mlp_ratio: hidden width of the MLPs, in units of `width`.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
+
+
+@dataclass(frozen=True)
+class ContrastiveConfig:
+    """Shape of the image-text model that reranks samples (CLIP: arXiv 2103.00020, section 2.4).
+
+    Attributes:
+        embedding: width of the space that both towers map into.
+        image_size: side of the square image in pixels.
+        patch: side of the squares that an image is cut into.
+        image: the vision transformer.
+        text: the causal text transformer.
+        quick_gelu: the activation of OpenAI's own weights instead of GELU.
+    """
+
+    embedding: int
+    image_size: int
+    patch: int
+    image: TowerConfig
+    text: TowerConfig
+    quick_gelu: bool = False
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of {self.patch}")
+
+
+@dataclass(frozen=True)
+class ContrastiveTraining:
+    """How the contrastive model is trained (arXiv 2103.00020, section 2.5 and table 18).
+
+    Attributes:
+        updates: optimiser steps.
+        batch: pairs per step over all processes; each is told from all others of its batch.
+        step_size: reached at the end of the warm-up; falls to zero as a cosine.
+        warmup: updates of linear warm-up.
+        adamw: its weight decay spares gains, biases and the temperature.
+        least_crop: least side of the random square crop, as a share of the shorter side.
+        clip: global gradient norm.
+    """
+
+    updates: int
+    batch: int
+    step_size: float = 5e-4
+    warmup: int = 2000
+    adamw: AdamWConfig = AdamWConfig(0.9, 0.98, 0.2, 1e-6)
+    least_crop: float = 0.9
+    clip: float = float("inf")
     checkpoint_seconds: float = 600.0
     report_every: int = 100
     seed: int = 0
@@ -185,7 +273,7 @@ class SplitConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One complete run of both stages."""
+    """One complete run of both stages, and of the model that reranks their samples."""
 
     name: str
     text: TextConfig
@@ -193,4 +281,6 @@ class Recipe:
     dvae_training: DVAETraining
     transformer: TransformerConfig
     dalle_training: DALLETraining
+    contrastive: ContrastiveConfig
+    contrastive_training: ContrastiveTraining
     split: SplitConfig

@@ -1,6 +1,7 @@
 """Pictures of `deduped_pairs` as batches of uint8 tensors, with the paper's augmentation."""
 
 import io
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -54,14 +55,22 @@ def augment(
 
 
 def training_batch(
-    table: pa.Table, epoch: int, config: DVAEConfig, training: DVAETraining
+    table: pa.Table,
+    config: DVAEConfig,
+    training: DVAETraining,
+    each: Callable[..., Iterable[npt.NDArray[np.uint8]]] = map,
 ) -> Tensor:
-    """Rows with uid and image to augmented uint8 [B, 3, S, S], drawn from (seed, epoch, uid)."""
-    pictures = []
-    for uid, image in zip(table["uid"].to_pylist(), table["image"].to_pylist(), strict=True):
+    """Rows with uid, image and epoch to augmented uint8 [B, 3, S, S].
+
+    What is drawn depends on (seed, epoch, uid) alone. `each` is `map`, or that of a pool.
+    """
+
+    def one(uid: bytes, image: bytes, epoch: int) -> npt.NDArray[np.uint8]:
         seed = (training.seed, epoch, int.from_bytes(uid[:8], "little"))
-        pictures.append(augment(decode(image), config, training, np.random.default_rng(seed)))
-    return to_tensor(np.stack(pictures))
+        return augment(decode(image), config, training, np.random.default_rng(seed))
+
+    columns = (table[name].to_pylist() for name in ("uid", "image", "epoch"))
+    return to_tensor(np.stack(list(each(one, *columns))))
 
 
 def plain_batch(table: pa.Table, size: int) -> Tensor:

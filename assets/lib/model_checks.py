@@ -44,6 +44,8 @@ def codebook_alive(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
         blocking=True,
     )
     def check(settings: Settings) -> dg.AssetCheckResult:
+        from training.codebook import COLLAPSE_ADVICE
+
         summary = storage.read_json(final(settings.layout.model("dvae"), "summary.json"))
         perplexity, psnr = float(summary["codebook_perplexity"]), float(summary["psnr_db"])
         least = settings.training_recipe().dvae_training.least_perplexity
@@ -52,7 +54,9 @@ def codebook_alive(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
         least = 1.0 + 1e-6 if settings.max_updates else least
         problems = []
         if not perplexity >= least:
-            problems.append(f"codebook perplexity {perplexity:.2f} is below {least:.2f}")
+            problems.append(
+                f"codebook perplexity {perplexity:.2f} is below {least:.2f}: {COLLAPSE_ADVICE}"
+            )
         if not math.isfinite(psnr):
             problems.append(f"PSNR is {psnr}")
         return result(problems, codebook_perplexity=perplexity, psnr_db=str(psnr))

@@ -56,8 +56,6 @@ def test_the_paper_has_12_billion_parameters_in_its_blocks() -> None:
     # A pad token for each text position is known and predicted (section 2.2).
     assert model.text_head.out_features == 16_384 + 256
     assert model.image_head.out_features == 8192
-    # No position of this model may be shown the whole mask at once: 1280 x 1280 for three kinds.
-    assert model.masks.shape == (3, 1280, 1280)
 
 
 def test_the_preliminary_scale_has_1_2_billion() -> None:
@@ -81,17 +79,18 @@ def test_the_papers_numbers() -> None:
     assert dataclasses.astuple(dvae.step_size) == (1e-4, 1.25e-6, 1_200_000)
     assert dataclasses.astuple(dvae.temperature) == (1, 1 / 16, 150_000)
     assert dataclasses.astuple(dvae.kl_weight) == (0, 6.6, 5_000)
-    assert dataclasses.astuple(dvae.adamw) == (0.9, 0.999, 1e-4, 1e-8)
+    assert dataclasses.astuple(dvae.adamw) == (0.9, 0.999, 1e-4, 1e-8, float("inf"))
     assert [round(f * paper.dvae.image_size) for f in dvae.resize] == [288, 384]
     assert dvae.flip
     assert not dvae.codebook_warmup
-    assert (dvae.encoder_rate, dvae.clip) == (1.0, float("inf"))
+    assert (dvae.encoder_rate, dvae.clip, dvae.precision) == (1.0, float("inf"), "auto")
+    assert dvae.least_log_scale == float("-inf")
     assert (dalle.updates, dalle.batch, dalle.step_size, dalle.warmup) == (
         *(430_000, 1024, 4.5e-4),
         5000,
     )
     assert (dalle.decay, dalle.halvings, dalle.clip) == ("plateau", 5, 4.0)
-    assert dataclasses.astuple(dalle.adamw) == (0.9, 0.96, 4.5e-2, 1e-8)
+    assert dataclasses.astuple(dalle.adamw) == (0.9, 0.96, 4.5e-2, 1e-8, 5.0)
     assert (dalle.ema, dalle.ema_every, dalle.text_weight) == (0.99, 25, 1 / 8)
     assert (paper.transformer.depth, paper.transformer.heads) == (64, 62)
     assert (paper.transformer.head_width, paper.transformer.convolution_kernel) == (64, 11)

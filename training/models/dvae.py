@@ -6,13 +6,17 @@ Pixels in [0, 1] are mapped away from the borders before the logit (`map_pixels`
 
 import itertools
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from training.config import DVAEConfig
+from training.models import openai_dvae
+from training.models.openai_dvae import LayoutError
 
 EPSILON = 0.1  # appendix A.3
 
@@ -28,7 +32,13 @@ def unmap_pixels(x: Tensor) -> Tensor:
 
 
 def images_to_input(images: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] to the encoder's input."""
+    """uint8 [B, 3, H, W] to the encoder's input.
+
+    Raises:
+        ValueError: if they are of another type, whose range is not known.
+    """
+    if images.dtype != torch.uint8:
+        raise ValueError(f"expected uint8 images, got {images.dtype}; scale them to 0 ... 255")
     return map_pixels(images.float() / 255)
 
 
@@ -58,8 +68,14 @@ class Block(nn.Module):
         self.id_path = convolution(n_in, n_out, 1) if n_in != n_out else nn.Identity()
         self.res_path = nn.Sequential(*layers)
         self.post_gain = post_gain
+        self.recompute = False
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self._add, x, use_reentrant=False)
+        return self._add(x)
+
+    def _add(self, x: Tensor) -> Tensor:
         return torch.add(self.id_path(x), self.res_path(x), alpha=self.post_gain)
 
 
@@ -148,20 +164,69 @@ class DVAE(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
-    def forward(self, images: Tensor, temperature: float, gumbel: Tensor) -> Relaxed:
+    @classmethod
+    def from_openai(
+        cls, encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor], image_size: int = 256
+    ) -> "DVAE":
+        """The model of two state dictionaries in the layout of OpenAI's release.
+
+        Args:
+            encoder: its state dictionary (`training.models.openai_dvae`).
+            decoder: its state dictionary.
+            image_size: side of the square images that it is for, in pixels.
+
+        Raises:
+            LayoutError: if they are not of that layout, or not of one model.
+        """
+        with torch.device("meta"):
+            model = cls(openai_dvae.config_of(encoder, decoder, image_size))
+        model.to_empty(device="cpu")
+        for part, state in ((model.encoder, encoder), (model.decoder, decoder)):
+            named = {openai_dvae.from_openai_name(name): w for name, w in state.items()}
+            try:
+                part.load_state_dict(named)
+            except RuntimeError as error:
+                raise LayoutError(f"not a dVAE of OpenAI's layout: {error}") from error
+        return model.eval()
+
+    def to_openai(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The encoder's and the decoder's state dictionary in the layout of OpenAI's release."""
+        return tuple(  # type: ignore[return-value]
+            {openai_dvae.to_openai_name(name): p.detach() for name, p in part.named_parameters()}
+            for part in (self.encoder, self.decoder)
+        )
+
+    def recompute_activations(self) -> None:
+        """Keep only each block's input for the backward pass, and compute the rest again."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.recompute = True
+
+    def forward(self, images: Tensor, temperature: float | Tensor, gumbel: Tensor) -> Relaxed:
         """Decode a Gumbel-softmax sample of the posterior.
 
         Args:
             images: uint8 [B, 3, H, W].
-            temperature: of the relaxation.
+            temperature: of the relaxation; a tensor [] in compiled runs, which a number that
+                changes would compile anew.
             gumbel: standard Gumbel noise [B, V, h, w]; an argument, so that runs repeat.
         """
-        logits = self.encoder(images_to_input(images))
+        logits = self.logits(images)
         z = torch.softmax((logits + gumbel) / temperature, dim=1)
         return Relaxed(self.decoder(z), logits)
 
     def logits(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] to fp32 code logits [B, V, h, w]."""
+        """uint8 [B, 3, H, W] to fp32 code logits [B, V, h, w].
+
+        Raises:
+            ValueError: if the images are not uint8, or their sides no multiples of H / h.
+        """
+        step = self.config.downsampling
+        if images.shape[2] % step or images.shape[3] % step:
+            raise ValueError(
+                f"images of {images.shape[2]}x{images.shape[3]} have no whole grid of codes; crop "
+                f"their sides to multiples of {step}"
+            )
         return self.encoder(images_to_input(images))
 
     @torch.inference_mode()
