@@ -32,10 +32,12 @@ class Mark:
         return self.peer / self.ours
 
 
-def compare(ours: Callable[[], object], peer: Callable[[], object]) -> tuple[float, float]:
+def compare(
+    ours: Callable[[], object], peer: Callable[[], object], rounds: int = _ROUNDS
+) -> tuple[float, float]:
     """Median CPU seconds of both, run in turn, so that a slow machine slows both."""
     seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         for work, kept in zip((ours, peer), seconds, strict=True):
             start = time.process_time()
             work()

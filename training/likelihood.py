@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from training.losses import cross_entropy
 from training.models.transformer import Transformer
-from training.tokens import TokenBatch, TokenData
+from training.token_data import TokenBatch, TokenData
 
 _CHUNK = 64
 
@@ -30,11 +31,21 @@ def nats(model: Transformer, batch: TokenBatch) -> Nats:
         part = TokenBatch(*(x[i : i + _CHUNK] for x in (batch.text, batch.lengths, batch.codes)))
         part = part.to(device)
         padded = model.pad_text(part.text, part.lengths)
-        logits = model(padded, part.codes)
+        found = model(padded, part.codes)
         share = len(part.codes) / rows
-        text += share * float(cross_entropy(logits.text, padded))
-        image += share * float(cross_entropy(logits.image, part.codes))
+        text += share * float(found.text)
+        image += share * float(found.image)
     return Nats(text, image, rows)
+
+
+@torch.inference_mode()
+def image_nats(model: Transformer, text: Tensor, codes: Tensor) -> Tensor:
+    """Nats of each picture's codes [n, N] given padded text [n, T], summed over codes, [n]."""
+    found = []
+    for some, drawn in zip(text.split(_CHUNK), codes.split(_CHUNK), strict=True):
+        logits = model.logits(some, drawn).image
+        found.append(F.cross_entropy(logits.mT, drawn, reduction="none").sum(1))
+    return torch.cat(found)
 
 
 def right_and_shuffled(model: Transformer, data: TokenData, table: pa.Table) -> tuple[Nats, Nats]:

@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.models.dvae import images_to_input
 
@@ -44,6 +44,18 @@ def stream_loss(text: Tensor, image: Tensor, text_weight: float) -> Tensor:
     return text_weight * text + (1 - text_weight) * image
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean nats per token, computed in fp32; logits [..., V], targets [...]."""
-    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())
+def linear_cross_entropy(head: nn.Linear, states: Tensor, targets: Tensor) -> Tensor:
+    """Mean nats per token of a head over states [B, S, D] and targets [B, S], in fp32.
+
+    Logits exist for a chunk of the tokens at a time. The head's own `forward` is not called.
+    """
+    # Chunks that fit a CPU's cache; on CUDA torch's own choice.
+    rows = 256 if states.device.type == "cpu" else None
+    options = nn.LinearCrossEntropyOptions(batch_chunk_size=rows)
+    return F.linear_cross_entropy(
+        states.flatten(0, 1).float(),
+        head.weight.float(),
+        targets.flatten(),
+        linear_bias=head.bias.float(),
+        options=options,
+    )

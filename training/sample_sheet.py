@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from training.splits import Split
-from training.tokens import TokenData
+from training.token_data import TokenData
 
 # What a person recognises at a glance.
 _THEMES = re.compile(r"\bflag of\b|\bheart\b|o’clock|o'clock|\bface\b")

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from tiny_training import Finished
 
-from training import evaluate, sample
+from training import evaluate, sample, sample_captions
 from training.errors import InputError
 from training.finished import ModelError
 from training.models.loading import load_dvae, load_transformer
 from training.recipes import recipe
 from training.sampling import draw
 from training.splits import Split
-from training.tokens import DatasetMismatchError, TokenData
+from training.token_data import DatasetMismatchError, TokenData
 
 
 def test_sample_writes_a_sheet_and_its_captions(
@@ -60,8 +60,6 @@ def test_drawing_nothing_is_refused(finished: Finished, tiny_recipe: str) -> Non
         draw(*models, encoder, [], 3)
     with pytest.raises(InputError, match="1 captions x 0 candidates: nothing to draw"):
         draw(*models, encoder, ["a cat"], 0)
-    with pytest.raises(InputError, match="temperature must be positive, got -1"):
-        draw(*models, encoder, ["a cat"], 1, temperature=-1)
 
 
 def test_draw_is_a_function_of_captions_and_seed(finished: Finished, tiny_recipe: str) -> None:
@@ -97,3 +95,41 @@ def test_a_torn_model_file_is_named(finished: Finished, tmp_path: Path) -> None:
 def test_a_dataset_of_another_grid_is_refused(finished: Finished) -> None:
     with pytest.raises(DatasetMismatchError, match="has grid 4, recipe paper_12b needs 32"):
         TokenData(finished.dataset, recipe("paper_12b"))
+
+
+@pytest.mark.parametrize(
+    ("caption", "cleaned"),
+    [("a\tred\x00 heart\n", "a red heart"), ("猫の絵文字", "猫の絵文字"), ("\udcff cat", "cat")],
+)
+def test_captions_are_cleaned(caption: str, cleaned: str) -> None:
+    assert sample_captions.clean_caption(caption) == cleaned
+
+
+@pytest.mark.parametrize("caption", ["", "  ", "\x00\n"])
+def test_a_caption_without_text_is_refused(caption: str) -> None:
+    with pytest.raises(InputError, match="has no text; say what the picture shows"):
+        sample_captions.clean_caption(caption)
+
+
+def test_the_best_of_many_for_ones_own_captions(
+    finished: Finished, tiny_recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = tmp_path / "prompt.png"
+    Image.new("LA", (50, 31), 128).save(prompt)
+    models = (finished.dalle, finished.dvae, finished.dataset)
+    sample.sample(
+        *models, tmp_path, caption=["red " * 2500, "猫"], candidates=5, best=2,
+        prompt=prompt, prompt_row=2,
+    )  # fmt: skip
+    assert "the model reads the first 40" in capsys.readouterr().err
+    for name in ("caption-00", "caption-01"):
+        facts = json.loads((tmp_path / name / "samples.json").read_text())
+        assert facts["scores"] == sorted(facts["scores"], reverse=True)
+        assert len(facts["scores"]) == 2
+        with Image.open(tmp_path / name / "best-01.png") as picture:
+            assert picture.size == (16, 16)
+    with pytest.raises(InputError, match="the best 3 of 2 candidates cannot be chosen"):
+        sample.sample(*models, tmp_path, caption=["a cat"], candidates=2, best=3)
+    prompt.write_bytes(b"no picture")
+    with pytest.raises(InputError, match="cannot be read as a picture"):
+        sample.sample(*models, tmp_path, caption=["a cat"], prompt=prompt, prompt_row=2)

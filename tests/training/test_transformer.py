@@ -5,12 +5,11 @@ import torch
 from torch import Tensor
 
 from training.config import TransformerConfig
-from training.errors import InputError
-from training.losses import cross_entropy, stream_loss
+from training.losses import stream_loss
 from training.models import transformer
 from training.models.attention_masks import KINDS
+from training.models.decoding import Decoder
 from training.models.transformer import Transformer
-from training.sampling import sample_codes
 
 TEXT, GRID, WORDS, CODES = 5, 4, 20, 12
 
@@ -40,7 +39,7 @@ def test_each_text_position_has_its_own_pad_token() -> None:
     text = model.pad_text(ids, torch.tensor([5, 2, 0]))
     assert text.tolist() == [[1, 2, 3, 4, 5], [6, 7, 22, 23, 24], [20, 21, 22, 23, 24]]
     assert model.start_token == 25
-    logits = model(text, torch.zeros(3, GRID**2, dtype=torch.long))
+    logits = model.logits(text, torch.zeros(3, GRID**2, dtype=torch.long))
     assert logits.text.shape == (3, TEXT, WORDS + TEXT)
     assert logits.image.shape == (3, GRID**2, CODES)
 
@@ -69,7 +68,7 @@ def test_a_changed_token_changes_later_predictions_only(changed: int) -> None:
     stream = torch.cat((padded(model, 1), torch.randint(0, CODES, (1, GRID**2))), dim=1)
     other = stream.clone()
     other[0, changed] = (other[0, changed] + 1) % CODES
-    one, two = (model(s[:, :TEXT], s[:, TEXT:]) for s in (stream, other))
+    one, two = (model.logits(s[:, :TEXT], s[:, TEXT:]) for s in (stream, other))
     text = (one.text != two.text).any(-1)[0]
     image = (one.image != two.image).any(-1)[0]
     differs = torch.cat((text, image))
@@ -84,55 +83,11 @@ def test_cached_steps_give_the_uncached_logits(
     model = build(monkeypatch, kind)
     text, codes = padded(model), torch.randint(0, CODES, (3, GRID**2))
     with torch.inference_mode():
-        whole = model(text, codes).image
-        caches = model.empty_caches(3)
-        state = model.states(model.embed_text(text), caches)[:, -1]
-        steps = []
-        for i in range(GRID**2):
-            steps.append(model.image_head(state))
-            if i + 1 < GRID**2:
-                one = model.embed_image(codes[:, i : i + 1], first=i)
-                state = model.states(one, caches, start=TEXT + 1 + i)[:, -1]
+        whole = model.logits(text, codes).image
+        decoder = Decoder(model, 3, 1)
+        steps = [decoder.begin(text)]
+        steps += [decoder(codes[:, i], torch.tensor([i])) for i in range(GRID**2 - 1)]
     torch.testing.assert_close(torch.stack(steps, 1), whole, atol=1e-5, rtol=0)
-
-
-def test_sampling_follows_the_uncached_distribution() -> None:
-    """Nearly at temperature 0 each code is the most likely one given those before it."""
-    model = build()
-    text = padded(model)
-    codes = sample_codes(model, text, generator=torch.Generator().manual_seed(0), temperature=1e-6)
-    with torch.inference_mode():
-        assert torch.equal(model(text, codes).image.argmax(-1), codes)
-
-
-def test_sampling_at_temperature_1_draws_from_the_softmax() -> None:
-    model = build()
-    text = padded(model, 1).expand(4000, -1)
-    first = sample_codes(model, text, generator=torch.Generator().manual_seed(0))[:, 0]
-    found = torch.bincount(first, minlength=CODES) / 4000
-    expected = model(text[:1], torch.zeros(1, GRID**2, dtype=torch.long)).image[0, 0].detach()
-    expected = expected.softmax(-1)
-    deviation = (found - expected).abs() / (expected * (1 - expected) / 4000).sqrt()
-    assert float(deviation.max()) < 4
-
-
-def test_the_seed_decides_the_codes() -> None:
-    model = build()
-    text = padded(model)
-    one, same, other = (
-        sample_codes(model, text, generator=torch.Generator().manual_seed(seed))
-        for seed in (1, 1, 2)
-    )
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
-    assert one.shape == (3, GRID**2)
-
-
-@pytest.mark.parametrize("temperature", [0, -0.5])
-def test_a_temperature_that_is_not_positive_is_refused(temperature: float) -> None:
-    model = build()
-    with pytest.raises(InputError, match="temperature must be positive"):
-        sample_codes(model, padded(model), generator=torch.Generator(), temperature=temperature)
 
 
 def test_a_fresh_model_predicts_uniformly() -> None:
@@ -140,8 +95,7 @@ def test_a_fresh_model_predicts_uniformly() -> None:
     model = Transformer(TransformerConfig(depth=4, heads=2, head_width=8), WORDS, TEXT, CODES, GRID)
     text, codes = padded(model), torch.randint(0, CODES, (3, GRID**2))
     with torch.no_grad():
-        logits = model(text, codes)
-    image, words = cross_entropy(logits.image, codes), cross_entropy(logits.text, text)
+        words, image = model(text, codes)
     assert float(image) == pytest.approx(math.log(CODES), rel=0.02)
     assert float(words) == pytest.approx(math.log(WORDS + TEXT), rel=0.02)
     assert float(stream_loss(words, image, 1 / 8)) == pytest.approx(

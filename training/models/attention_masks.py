@@ -1,8 +1,7 @@
 """Which position may attend to which (arXiv 2102.12092, section 2.2, figure 11, appendix B.1).
 
-Positions 0 ... T-1 are text, T ... T + G*G - 1 the image in raster order. Masks are bool [L, L],
-True where the row's position may attend to the column's. Text is causal, an image position sees
-all text, and image to image is what the kind says, in raster order with wraparound:
+Positions 0 ... T-1 are text, T ... T + G*G - 1 the image in raster order. Text is causal, an image
+position sees all text, and image to image is what the kind says, in raster order with wraparound:
 
     row          itself and the G positions before it
     column       its column: itself and every row above
@@ -27,39 +26,51 @@ def layer_kinds(depth: int) -> tuple[str, ...]:
     return (*sparse, "convolution")
 
 
-def image_mask(kind: str, grid: int, kernel: int = 11) -> Tensor:
-    """The image-to-image part of a mask, bool [G*G, G*G].
-
-    Raises:
-        ValueError: for an unknown kind, or a kernel that is not odd and positive.
-    """
+def check(kind: str, kernel: int) -> None:
+    """Raise ValueError for an unknown kind, or a kernel that is not odd and positive."""
     if kind not in KINDS:
         raise ValueError(f"unknown attention kind {kind!r}, expected one of {', '.join(KINDS)}")
     if kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"kernel must be odd and positive, got {kernel}")
-    position = torch.arange(grid * grid)
-    offset = position[:, None] - position[None, :]
-    if kind == "causal":
-        return offset >= 0
+
+
+def may_attend(
+    kind: str, query: Tensor, key: Tensor, text_length: int, grid: int, kernel: int
+) -> Tensor:
+    """The rule for positions of any shapes that broadcast; bool."""
+    text = key < text_length
+    image = seen_at(kind, query - key, grid, kernel)
+    return (key <= query) & (text | image)
+
+
+def seen_at(kind: str, offset: Tensor, grid: int, kernel: int) -> Tensor:
+    """Whether an image position sees the image position `offset` >= 0 before it; bool."""
     if kind == "row":
-        return (offset >= 0) & (offset <= grid)
+        return offset <= grid
     if kind == "column":
-        return (offset >= 0) & (offset % grid == 0)
-    reach = kernel // 2
-    allowed = {dy * grid + dx for dy in range(reach + 1) for dx in range(-reach, reach + 1)}
-    return torch.isin(offset, torch.tensor(sorted(d for d in allowed if d >= 0)))
+        return offset % grid == 0
+    if kind == "convolution":
+        # Of all rows whose window may hold the offset, the last reaches furthest to the right.
+        half = kernel // 2
+        dy = ((offset + half) // grid).clamp(max=half)
+        return offset - dy * grid <= half
+    return offset >= 0
 
 
 def attention_mask(kind: str, text_length: int, grid: int, kernel: int = 11) -> Tensor:
     """The whole mask, bool [L, L] with L = text_length + grid * grid.
+
+    True where the row's position may attend to the column's.
 
     Args:
         kind: one of `KINDS`.
         text_length: text positions T.
         grid: image codes along one side.
         kernel: side of the convolution pattern.
+
+    Raises:
+        ValueError: for an unknown kind, or a kernel that is not odd and positive.
     """
-    length = text_length + grid * grid
-    mask = torch.ones(length, length, dtype=torch.bool).tril()
-    mask[text_length:, text_length:] = image_mask(kind, grid, kernel)
-    return mask
+    check(kind, kernel)
+    position = torch.arange(text_length + grid * grid)
+    return may_attend(kind, position[:, None], position[None, :], text_length, grid, kernel)

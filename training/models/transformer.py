@@ -3,6 +3,10 @@
 One decoder-only stream: start token, T text positions, G*G image codes; the state at each
 position predicts the next token, so the last code is never an input.
 
+`Transformer.blocks` lists the residual blocks in order, attention and MLP in turn. A block maps
+the stream to what is added to it, x = x + block(x); the identity path lies outside, so that
+precision, recomputation and sharding can be settled for each block (sections 2.4 and 2.5).
+
 Shapes: B batch, T text positions, N = G*G image codes, L = T + N inputs, D width, H heads.
 """
 
@@ -14,7 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.config import TransformerConfig
-from training.models.attention_masks import attention_mask, layer_kinds
+from training.losses import linear_cross_entropy
+from training.models.attention import Pattern, attention, reordered
+from training.models.attention_masks import layer_kinds
 
 
 class Logits(NamedTuple):
@@ -24,58 +30,56 @@ class Logits(NamedTuple):
     image: Tensor
 
 
-class KeyValues(NamedTuple):
-    """One layer's cache, [B, H, L, D / H] each."""
+class TokenNats(NamedTuple):
+    """Mean nats per token of text (padding included) and of image, scalars in fp32."""
 
-    keys: Tensor
-    values: Tensor
+    text: Tensor
+    image: Tensor
 
 
-class Attention(nn.Module):
-    """Self-attention with one softmax over text and image keys together."""
+class AttentionBlock(nn.Module):
+    """Pre-norm self-attention with one softmax over text and image keys together.
 
-    def __init__(self, width: int, heads: int):
+    Args:
+        config: width and heads.
+        pattern: what may attend to what.
+    """
+
+    def __init__(self, config: TransformerConfig, pattern: Pattern):
         super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.heads, self.pattern = config.heads, pattern
+        self.norm = nn.LayerNorm(config.width)
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
 
-    def forward(self, x: Tensor, mask: Tensor, cache: KeyValues | None, start: int) -> Tensor:
-        """Attend from positions start ... start + S - 1.
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.project(reordered(self.norm(x), self.pattern))
+        y = attention(q, k, v, self.pattern)
+        return reordered(self.out(y.transpose(1, 2).flatten(2)), self.pattern)
 
-        Args:
-            x: states [B, S, D].
-            mask: bool [S, start + S].
-            cache: where keys and values are kept and found; without it start must be 0.
-        """
-        b, s, d = x.shape
-        q, k, v = self.qkv(x).view(b, s, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        if cache is not None:
-            cache.keys[:, :, start : start + s] = k
-            cache.values[:, :, start : start + s] = v
-            k, v = cache.keys[:, :, : start + s], cache.values[:, :, : start + s]
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out(y.transpose(1, 2).reshape(b, s, d))
+    def project(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B, H, S, D / H] of normalised states [B, S, D]."""
+        b, s, d = normed.shape
+        heads = self.qkv(normed).view(b, s, 3, self.heads, d // self.heads)
+        q, k, v = heads.permute(2, 0, 3, 1, 4).unbind()
+        return q, k, v
 
 
-class Block(nn.Module):
-    """Pre-norm attention and MLP, each a residual block."""
+class MLPBlock(nn.Module):
+    """Pre-norm MLP of four times the width."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, width: int):
         super().__init__()
-        d = config.width
-        self.attention_norm = nn.LayerNorm(d)
-        self.attention = Attention(d, config.heads)
-        self.mlp_norm = nn.LayerNorm(d)
-        self.mlp = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, mask: Tensor, cache: KeyValues | None, start: int) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), mask, cache, start)
-        return x + self.mlp(self.mlp_norm(x))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(self.norm(x))))
 
 
 class Transformer(nn.Module):
-    """Text and image tokens in, logits of the next token out.
+    """Text and image tokens in, nats or logits of the next token out.
 
     Args:
         config: depth and width.
@@ -85,8 +89,6 @@ class Transformer(nn.Module):
         image_vocabulary: entries of the dVAE's codebook.
         grid: image codes along one side.
     """
-
-    masks: Tensor
 
     def __init__(
         self,
@@ -106,12 +108,10 @@ class Transformer(nn.Module):
         self.image_embedding = nn.Embedding(image_vocabulary, d)
         self.row_embedding = nn.Embedding(grid, d)
         self.column_embedding = nn.Embedding(grid, d)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(self._blocks())
         self.norm = nn.LayerNorm(d)
         self.text_head = nn.Linear(d, text_vocabulary + text_length)
         self.image_head = nn.Linear(d, image_vocabulary)
-        self.kinds = layer_kinds(config.depth)
-        self._add_masks()
         if not self.image_head.weight.is_meta:
             self._initialise()
 
@@ -125,24 +125,23 @@ class Transformer(nn.Module):
         """Inputs L of a whole stream: the start token, the text, all codes but the last."""
         return self.text_length + self.grid**2
 
-    def _add_masks(self) -> None:
-        unique = sorted(set(self.kinds))
-        self._mask_index = [unique.index(kind) for kind in self.kinds]
-        with torch.device("cpu"):
-            whole = [
-                # The start token is one more text position.
-                attention_mask(k, self.text_length + 1, self.grid, self.config.convolution_kernel)[
-                    : self.length, : self.length
-                ]
-                for k in unique
-            ]
-        self.register_buffer("masks", torch.stack(whole), persistent=False)
+    def _blocks(self) -> list[nn.Module]:
+        # The start token is one more text position.
+        text_length, kernel = self.text_length + 1, self.config.convolution_kernel
+        return [
+            block
+            for kind in layer_kinds(self.config.depth)
+            for block in (
+                AttentionBlock(self.config, Pattern(kind, text_length, self.grid, kernel)),
+                MLPBlock(self.config.width),
+            )
+        ]
 
     def _initialise(self) -> None:
         # The paper gives no initialisation: that of GPT-2, residual outputs scaled by depth.
         residual = 0.02 / math.sqrt(2 * self.config.depth)
         for name, parameter in self.named_parameters():
-            if name.endswith(("attention.out.weight", "mlp.2.weight")):
+            if name.endswith(("out.weight", "down.weight")):
                 nn.init.normal_(parameter, std=residual)
             elif parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
@@ -168,28 +167,36 @@ class Transformer(nn.Module):
         )
         return self.image_embedding(codes) + place
 
-    def states(self, x: Tensor, caches: list[KeyValues] | None = None, start: int = 0) -> Tensor:
-        """Run the blocks over embedded inputs [B, S, D] at positions start ... start + S - 1."""
-        stop = start + x.shape[1]
-        for i, block in enumerate(self.blocks):
-            mask = self.masks[self._mask_index[i], start:stop, :stop]
-            x = block(x, mask, None if caches is None else caches[i], start)
+    def states(self, x: Tensor) -> Tensor:
+        """Run the blocks over the embedded inputs of whole streams, [B, L, D]."""
+        for block in self.blocks:
+            x = x + block(x)
         return self.norm(x)
 
-    def forward(self, text: Tensor, codes: Tensor) -> Logits:
-        """Predict every token of padded text [B, T] and codes [B, N] from those before it."""
+    def final_states(self, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """States that predict the text, [B, T, D], and the codes, [B, N, D]."""
         inputs = torch.cat((self.embed_text(text), self.embed_image(codes[:, :-1])), dim=1)
-        x = self.states(inputs)
-        t = self.text_length
-        with torch.autocast(x.device.type, enabled=False):
-            return Logits(self.text_head(x[:, :t].float()), self.image_head(x[:, t:].float()))
+        text_states, image_states = self.states(inputs).split(
+            (self.text_length, self.grid**2), dim=1
+        )
+        return text_states, image_states
 
-    def empty_caches(self, batch: int) -> list[KeyValues]:
-        """Caches for a whole stream, one a layer."""
-        d = self.config.head_width
-        like = self.image_head.weight
-        shape = (batch, self.config.heads, self.length, d)
-        return [KeyValues(like.new_zeros(shape), like.new_zeros(shape)) for _ in self.blocks]
+    def logits(self, text: Tensor, codes: Tensor) -> Logits:
+        """Predict every token of padded text [B, T] and codes [B, N] from those before it."""
+        text_states, image_states = self.final_states(text, codes)
+        with torch.autocast(text_states.device.type, enabled=False):
+            return Logits(
+                self.text_head(text_states.float()), self.image_head(image_states.float())
+            )
+
+    def forward(self, text: Tensor, codes: Tensor) -> TokenNats:
+        """Nats of padded text [B, T] and codes [B, N], each token given those before it."""
+        text_states, image_states = self.final_states(text, codes)
+        with torch.autocast(text_states.device.type, enabled=False):
+            return TokenNats(
+                linear_cross_entropy(self.text_head, text_states, text),
+                linear_cross_entropy(self.image_head, image_states, codes),
+            )
 
 
 def block_parameters(model: Transformer) -> int:

@@ -1,0 +1,156 @@
+import pytest
+import torch
+from torch import Tensor
+
+from training.config import TransformerConfig
+from training.errors import InputError
+from training.models import decoding
+from training.models.attention import Pattern
+from training.models.decoding import Decoder
+from training.models.transformer import Transformer
+from training.sampling import Prompt, SamplingOptions, keep_outside, sample_codes
+
+TEXT, GRID, WORDS, CODES = 5, 4, 20, 12
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    torch.manual_seed(0)
+    config = TransformerConfig(depth=4, heads=2, head_width=8, convolution_kernel=3)
+    model = Transformer(config, WORDS, TEXT, CODES, GRID).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="module")
+def text(model: Transformer) -> Tensor:
+    ids = torch.arange(2 * TEXT).view(2, TEXT)
+    return model.pad_text(ids, torch.tensor([TEXT, 3]))
+
+
+def codes_of(model: Transformer, text: Tensor, candidates: int, **settings: object) -> Tensor:
+    parts = sample_codes(model, text, candidates, **settings)  # type: ignore[arg-type]
+    return torch.cat(list(parts)).unflatten(0, (len(text), candidates))
+
+
+@pytest.mark.parametrize(
+    ("kind", "places"), [("row", 33), ("convolution", 166), ("column", 1024), ("causal", 1024)]
+)
+def test_caches_are_as_small_as_the_mask_allows(kind: str, places: int) -> None:
+    assert decoding.kept(Pattern(kind, 257, 32, 11)) == places
+    read = {"column": 32}.get(kind, places)
+    assert decoding.slots(Pattern(kind, 257, 32, 11)) == read
+
+
+def test_a_step_reads_exactly_what_the_mask_allows() -> None:
+    for kind in ("row", "column", "convolution"):
+        pattern = Pattern(kind, 7, 8, 5)
+        seen = decoding._visible(pattern).isfinite().sum(1)
+        mask = Pattern(kind, 0, 8, 5)
+        order = mask.place(torch.arange(63))
+        assert torch.equal(seen[:63], mask.mask().sum(1)[order])
+
+
+def test_a_step_compiles_to_one_static_graph(model: Transformer, text: Tensor) -> None:
+    decoder = Decoder(model, 2, 3)
+    compiled = torch.compile(decoder, fullgraph=True, backend="eager")
+    codes = torch.arange(6)
+    torch._dynamo.utils.counters.clear()
+    with torch.inference_mode():
+        decoder.begin(text)
+        steps = [compiled(codes, torch.tensor([i])) for i in range(6)]
+        again = Decoder(model, 2, 3)
+        again.begin(text)
+        for i, step in enumerate(steps):
+            assert torch.equal(again(codes, torch.tensor([i])), step)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_nearly_at_temperature_0_every_code_is_the_likeliest(
+    model: Transformer, text: Tensor
+) -> None:
+    cold = SamplingOptions(temperature=1e-6)
+    codes = codes_of(model, text, 1, options=cold)[:, 0]
+    with torch.inference_mode():
+        assert torch.equal(model.logits(text, codes).image.argmax(-1), codes)
+
+
+def test_at_temperature_1_codes_are_drawn_from_the_softmax(
+    model: Transformer, text: Tensor
+) -> None:
+    first = codes_of(model, text[:1], 3000, most=3000)[0, :, 0]
+    found = torch.bincount(first, minlength=CODES) / 3000
+    with torch.inference_mode():
+        zeros = torch.zeros(1, GRID**2, dtype=torch.long)
+        expected = model.logits(text[:1], zeros).image[0, 0].softmax(-1)
+    deviation = (found - expected).abs() / (expected * (1 - expected) / 3000).sqrt()
+    assert float(deviation.max()) < 4
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 64])
+def test_the_split_into_batches_decides_nothing(
+    model: Transformer, text: Tensor, most: int
+) -> None:
+    whole = codes_of(model, text, 5, seed=3, most=10)
+    assert torch.equal(codes_of(model, text, 5, seed=3, most=most), whole)
+    assert torch.equal(codes_of(model, text[1:], 2, seed=3)[0], whole[1, :2])
+    assert not torch.equal(codes_of(model, text, 5, seed=4), whole)
+    assert len({tuple(c.tolist()) for c in whole.flatten(0, 1)}) == 10
+
+
+def test_top_k_and_top_p_rule_codes_out() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    assert SamplingOptions(top_k=2).scores(logits).isfinite().tolist() == [
+        [True, True, False, False]
+    ]
+    assert SamplingOptions(top_p=0.7).scores(logits).isfinite().tolist() == [
+        [True, True, False, False]
+    ]
+    assert SamplingOptions(top_p=1e-9).scores(logits).isfinite().sum() == 1
+    assert torch.equal(SamplingOptions().scores(logits), logits)
+
+
+def test_guidance_extrapolates_from_no_caption(model: Transformer, text: Tensor) -> None:
+    options = SamplingOptions(temperature=1e-6, guidance=3.0)
+    codes = codes_of(model, text, 1, options=options)[:, 0]
+    nothing = model.pad_text(torch.zeros_like(text), torch.zeros(2, dtype=torch.long))
+    with torch.inference_mode():
+        with_text, without = (model.logits(t, codes).image for t in (text, nothing))
+    assert torch.equal((without + 3 * (with_text - without)).argmax(-1), codes)
+    plain = codes_of(model, text, 1, options=SamplingOptions(temperature=1e-6))[:, 0]
+    assert not torch.equal(plain, codes)
+
+
+@pytest.mark.parametrize(("row", "column", "kept"), [(2, 0, 8), (1, 3, 13)])
+def test_a_prompt_is_kept_and_the_rest_drawn(
+    model: Transformer, text: Tensor, row: int, column: int, kept: int
+) -> None:
+    where = keep_outside(GRID, row, column)
+    assert int(where.sum()) == kept
+    given = torch.arange(GRID**2).view(GRID, GRID) % CODES
+    codes = codes_of(model, text, 3, prompt=Prompt(given, where)).unflatten(-1, (GRID, GRID))
+    assert (codes[..., where] == given[where]).all()
+    assert len({tuple(c.tolist()) for c in codes[..., ~where].flatten(0, 1)}) > 1
+
+
+@pytest.mark.parametrize("place", [(0, 0), (4, 0), (1, 4), (-1, 2)])
+def test_a_prompt_without_sense_is_refused(place: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="keeps some of 4 rows and columns"):
+        keep_outside(GRID, *place)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 0}, "temperature must be positive, got 0"),
+        ({"temperature": float("nan")}, "temperature must be positive, got nan"),
+        ({"top_k": -1}, "top_k must be at least 1"),
+        ({"top_p": 0}, r"top_p must be in \(0, 1\], got 0"),
+        ({"guidance": float("inf")}, "guidance must be a finite number"),
+    ],
+)
+def test_options_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SamplingOptions(**settings)  # type: ignore[arg-type]

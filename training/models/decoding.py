@@ -1,0 +1,156 @@
+"""Decoding with caches as small as each mask allows.
+
+The text's keys and values are computed once and shared by all candidates of a caption. Of the
+image a row layer keeps a ring of G + 1 positions, a convolution a ring of its reach + 1 (5 * G + 6
+for 11x11), a column layer everything, column by column, and reads its column only. A step has
+static shapes and takes its position as a tensor, so that it compiles and can be captured.
+
+Shapes: A captions, K candidates of each, B = A * K streams in this order, H heads, E head width,
+T text positions with the start token, G side of the grid, R slots that a step reads.
+"""
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.models.attention import Pattern
+from training.models.transformer import AttentionBlock, Transformer
+
+
+def slots(pattern: Pattern) -> int:
+    """Slots R of the image cache that a step of this layer reads."""
+    return pattern.grid if pattern.transposed else pattern.reach + 1
+
+
+def kept(pattern: Pattern) -> int:
+    """Image positions that this layer's cache keeps for a stream."""
+    return slots(pattern) * (pattern.grid if pattern.transposed else 1)
+
+
+def bytes_per_stream(model: Transformer) -> int:
+    """Memory of one more candidate: its caches, and the logits and noise of its next code."""
+    width, item = model.config.width, model.image_head.weight.element_size()
+    blocks = [b for b in model.blocks if isinstance(b, AttentionBlock)]
+    return sum(2 * kept(b.pattern) * width * item for b in blocks) + 16 * model.image_vocabulary
+
+
+@functools.cache
+def _visible(pattern: Pattern) -> Tensor:
+    """0 where a step sees a slot and -inf elsewhere, [G * G, R]."""
+    g, t = pattern.grid, pattern.text_length
+    position = torch.arange(g * g)[:, None]
+    slot = torch.arange(slots(pattern))[None, :]
+    if pattern.transposed:
+        key = slot * g + position % g
+    else:
+        # What the slot holds: the last position not after the step's with this remainder.
+        key = position - (position - slot) % slots(pattern)
+    query = pattern.place(t + position)
+    seen = (key >= 0) & pattern.allows(query, pattern.place(t + key.clamp(min=0)))
+    return torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))
+
+
+class _Cache(nn.Module):
+    """Keys and values of one layer: text [A, H, T, E], image [B, H, kept, E]."""
+
+    text_keys: Tensor
+    text_values: Tensor
+    image_keys: Tensor
+    image_values: Tensor
+    visible: Tensor
+
+    def __init__(self, block: AttentionBlock, captions: int, candidates: int):
+        super().__init__()
+        self.pattern, like = block.pattern, block.qkv.weight
+        d = like.shape[1]
+        text = (captions, block.heads, self.pattern.text_length, d // block.heads)
+        image = (captions * candidates, block.heads, kept(self.pattern), d // block.heads)
+        for name, shape in (("text", text), ("image", image)):
+            self.register_buffer(f"{name}_keys", like.new_zeros(shape))
+            self.register_buffer(f"{name}_values", like.new_zeros(shape))
+        self.register_buffer("visible", _visible(self.pattern).to(like))
+
+    def keep(self, k: Tensor, v: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Store [B, H, 1, E] of image position `position` [1]; return what a step reads."""
+        g = self.pattern.grid
+        if not self.pattern.transposed:
+            slot = position % slots(self.pattern)
+            return (
+                self.image_keys.index_copy_(2, slot, k),
+                self.image_values.index_copy_(2, slot, v),
+            )
+        row, column = position // g, position % g
+        whole = tuple(x.unflatten(2, (g, g)) for x in (self.image_keys, self.image_values))
+        read = [x.index_select(2, column).squeeze(2) for x in whole]
+        for cache, one, new in zip(whole, read, (k, v), strict=True):
+            one.index_copy_(2, row, new)
+            cache.index_copy_(2, column, one.unsqueeze(2))
+        return read[0], read[1]
+
+
+class Decoder(nn.Module):
+    """Streams of one model that grow together, a code a step; memory is allocated here.
+
+    Args:
+        model: in evaluation mode.
+        captions: A.
+        candidates: K.
+    """
+
+    def __init__(self, model: Transformer, captions: int, candidates: int):
+        super().__init__()
+        self.model, self.captions, self.candidates = model, captions, candidates
+        blocks = [b for b in model.blocks if isinstance(b, AttentionBlock)]
+        self.caches = nn.ModuleList(_Cache(b, captions, candidates) for b in blocks)
+
+    def begin(self, text: Tensor) -> Tensor:
+        """Read padded text [A, T - 1]; logits of the first code [B, V]."""
+        x = self.model.embed_text(text)
+        caches = iter(self.caches)
+        for block in self.model.blocks:
+            if isinstance(block, AttentionBlock):
+                cache = next(caches)
+                assert isinstance(cache, _Cache)
+                q, k, v = block.project(block.norm(x))
+                cache.text_keys.copy_(k)
+                cache.text_values.copy_(v)
+                y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+                x = x + block.out(y.transpose(1, 2).flatten(2))
+            else:
+                x = x + block(x)
+        return self._logits(x[:, -1]).repeat_interleave(self.candidates, dim=0)
+
+    def forward(self, codes: Tensor, position: Tensor) -> Tensor:
+        """Logits [B, V] of the code behind `codes` [B], which stand at `position` [1]."""
+        model = self.model
+        g = model.grid
+        place = model.row_embedding(position // g) + model.column_embedding(position % g)
+        x = (model.image_embedding(codes) + place)[:, None]
+        caches = iter(self.caches)
+        for block in model.blocks:
+            if isinstance(block, AttentionBlock):
+                x = x + block.out(self._attend(block, next(caches), x, position))
+            else:
+                x = x + block(x)
+        return self._logits(x[:, 0])
+
+    def _attend(self, block: AttentionBlock, cache: nn.Module, x: Tensor, at: Tensor) -> Tensor:
+        assert isinstance(cache, _Cache)
+        q, k, v = block.project(block.norm(x))
+        b, h, _, e = q.shape
+        q = q * e**-0.5
+        keys, values = cache.keep(k, v, at)
+        # The candidates of a caption are the queries of one product with its text.
+        shared = q.view(self.captions, self.candidates, h, e).transpose(1, 2)
+        text = (shared @ cache.text_keys.mT).transpose(1, 2).reshape(b, h, 1, -1)
+        image = q @ keys.mT + cache.visible.index_select(0, at)
+        weights = torch.cat((text, image), dim=-1).softmax(-1, dtype=torch.float32).to(q.dtype)
+        text, image = weights.split((text.shape[-1], image.shape[-1]), dim=-1)
+        text = text.reshape(self.captions, self.candidates, h, -1).transpose(1, 2)
+        seen = (text @ cache.text_values).transpose(1, 2).reshape(b, h, 1, e)
+        return (seen + image @ values).reshape(b, 1, h * e)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self.model.image_head(self.model.norm(x)).float()

@@ -1,0 +1,138 @@
+"""Pictures for captions of one's own: the best of many candidates, as files."""
+
+import sys
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from pipelines import storage
+from training.errors import InputError
+from training.images import centre_crop, to_tensor
+from training.likelihood import image_nats
+from training.models.dvae import DVAE
+from training.models.transformer import Transformer
+from training.pictures import contact_sheet, to_images
+from training.rerank import Ranker
+from training.sampling import (
+    Prompt,
+    SamplingOptions,
+    draw_codes,
+    keep_outside,
+    padded_text,
+    pictures_of,
+)
+from training.text import TextEncoder
+
+_LABEL_WIDTH = 200
+
+
+def clean_caption(caption: str) -> str:
+    """The caption with control characters and other gaps as single spaces.
+
+    Raises:
+        InputError: if nothing is left.
+    """
+    visible = "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in caption)
+    words = " ".join(visible.split())
+    if not words:
+        raise InputError(f"the caption {caption!r} has no text; say what the picture shows")
+    return words
+
+
+def warn_if_cut(encoder: TextEncoder, caption: str) -> None:
+    """Say so if the model reads only the beginning of the caption."""
+    tokens = len(encoder.tokenizer.encode(caption).ids)
+    if tokens > encoder.length:
+        print(
+            f"warning: the caption has {tokens} tokens, the model reads the first {encoder.length}",
+            file=sys.stderr,
+        )
+
+
+def read_prompt(path: Path, dvae: DVAE, row: int, column: int) -> Prompt:
+    """A picture to complete from codes (row, column) on.
+
+    Pictures of another size or mode are converted as those of the dataset were: RGB, short side
+    to the model's, then the centre.
+
+    Raises:
+        InputError: if it is no picture, or nothing would be kept or drawn.
+    """
+    kept = keep_outside(dvae.config.grid, row, column)
+    try:
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as a picture: {error}") from error
+    pixels = to_tensor(np.array(centre_crop(picture, dvae.config.image_size))[None])
+    device = next(dvae.parameters()).device
+    return Prompt(dvae.tokens(pixels.to(device))[0].long(), kept)
+
+
+def best_pictures(
+    model: Transformer,
+    dvae: DVAE,
+    encoder: TextEncoder,
+    caption: str,
+    *,
+    candidates: int,
+    best: int,
+    seed: int = 0,
+    options: SamplingOptions | None = None,
+    prompt: Prompt | None = None,
+    rank: Ranker | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Pictures uint8 [best, 3, S, S] and their scores [best], the greatest first.
+
+    Args:
+        model: the transformer.
+        dvae: decodes its codes.
+        encoder: of the dataset it was trained on.
+        caption: what to draw.
+        candidates: pictures to draw.
+        best: how many of them to keep.
+        seed: of everything random.
+        options: how a code is chosen.
+        prompt: what is given of the picture.
+        rank: scores pictures; None takes the model's own log-likelihood of the codes.
+
+    Raises:
+        InputError: if there is nothing to draw.
+    """
+    if not 1 <= best <= candidates:
+        raise InputError(f"the best {best} of {candidates} candidates cannot be chosen")
+    text = padded_text(model, encoder, [caption])
+    pictures, scores = [], []
+    total = candidates * model.grid**2
+    with tqdm(total=total, unit="code", unit_scale=True, desc=caption[:30]) as bar:
+        for codes in draw_codes(
+            model, encoder, [caption], candidates,
+            seed=seed, options=options, prompt=prompt, progress=bar.update,
+        ):  # fmt: skip
+            drawn = pictures_of(dvae, codes)
+            likely = -image_nats(model, text.expand(len(codes), -1), codes).cpu()
+            pictures.append(drawn)
+            scores.append(rank(drawn, caption).cpu() if rank else likely)
+    found = torch.cat(scores)
+    order = found.argsort(descending=True, stable=True)[:best]
+    return torch.cat(pictures)[order], found[order]
+
+
+def write_pictures(
+    directory: Path, caption: str, pictures: Tensor, scores: Tensor, facts: dict[str, object]
+) -> None:
+    """Write best-00.png ..., a sheet and samples.json (last) into `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    images = to_images(pictures)
+    for i, image in enumerate(images):
+        temporary = directory / f".best-{i:02d}.png"
+        Image.fromarray(image).save(temporary, format="PNG")
+        temporary.replace(directory / f"best-{i:02d}.png")
+    contact_sheet([(caption, images)], directory / "sheet.png", label_width=_LABEL_WIDTH)
+    facts = {"caption": caption, "scores": [round(float(s), 4) for s in scores], **facts}
+    storage.write_json(str(directory / "samples.json"), facts)
