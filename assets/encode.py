@@ -58,7 +58,7 @@ def token_grids(context: dg.AssetExecutionContext, settings: Settings) -> dg.Mat
         settings.layout,
         stages.bpe,
         stages.encode,
-        functools.partial(load_image_tokenizer, model),
+        functools.partial(load_image_tokenizer, model, stages.encode.precision),
         info.sha256,
         info.grid,
         stages.engine,

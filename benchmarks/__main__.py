@@ -1,16 +1,19 @@
 """Print every mark beside its peer, and what fell since it was last recorded: `make bench`."""
 
+import argparse
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import training_marks
 from benchmarks.archive_marks import archive_extraction
 from benchmarks.curate_marks import decode_to_crop
 from benchmarks.dedupe_marks import hash_step, search_copies
+from benchmarks.encode_marks import encoder_speed, precompute
 from benchmarks.fetch_marks import one_process, two_processes
 from benchmarks.marks import Mark
-from benchmarks.training_marks import training_step
+from benchmarks.token_marks import loader, loader_for_demo
 
 RECORDED = Path(__file__).with_name("recorded.json")
 _FALLEN = 0.85
@@ -21,12 +24,19 @@ MARKS: tuple[Callable[[], Mark], ...] = (
     decode_to_crop,
     hash_step,
     search_copies,
-    training_step,
+    encoder_speed,
+    precompute,
+    loader,
+    loader_for_demo,
+    *training_marks.marks(),
 )
 
 
 def main() -> int:
     """Measure, compare, print; with `--record`, keep the ratios. 1 if a mark fell by over 15 %."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("--record", action="store_true", help="keep the ratios, to compare with")
+    record = parser.parse_args().record
     before: dict[str, float] = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
     now: dict[str, float] = {}
     fallen = []
@@ -46,7 +56,7 @@ def main() -> int:
             fallen.append(mark.name)
     for name in fallen:
         print(f"fell by more than 15 %: {name} ({before[name]:.2f} to {now[name]:.2f})")
-    if "--record" in sys.argv[1:]:
+    if record:
         RECORDED.write_text(json.dumps(now, indent=1) + "\n")
     return 1 if fallen else 0
 

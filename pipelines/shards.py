@@ -1,19 +1,20 @@
 """One Beam pipeline for every stage that maps shards to shards.
 
-An element is one input shard: small, so that any engine can spread it. A worker streams the
-shard as record batches through the stage's `Processor` and writes a part of kept rows, a part
-of rejects and, last, a receipt with the counts. A shard with a receipt of the same fingerprint
-is not read again, so a killed run goes on where it stopped. Counts come from the receipts, not
-from runner metrics, and there are neither tagged outputs nor `finish_bundle`: some engines lose
-both without a word.
+An element names one input shard or a few: small, so that any engine can spread it. A worker
+streams the shard as record batches through the stage's `Processor` and writes a part of kept rows,
+a part of rejects and, last, a receipt with the counts. A shard with a receipt of the same
+fingerprint is not read again, so a killed run goes on where it stopped. Counts come from the
+receipts, not from runner metrics, and there are neither tagged outputs nor `finish_bundle`: some
+engines lose both without a word.
 """
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -47,6 +48,22 @@ class Processor(Protocol):
         """Give every row of `batch` one terminal outcome."""
 
 
+class ShardRows(NamedTuple):
+    """What became of a batch of `rows_in` rows of a shard, named by its number."""
+
+    shard: int
+    rows_in: int
+    result: Processed
+
+
+@runtime_checkable
+class StreamProcessor(Protocol):
+    """A stage's work on the rows of several shards, which may look ahead of what it gives."""
+
+    def stream(self, batches: Iterator[tuple[int, pa.RecordBatch]]) -> Iterator[ShardRows]:
+        """Give every row of batches (shard, rows) one terminal outcome, in their order."""
+
+
 @dataclass(frozen=True)
 class ShardStage:
     """A stage that maps input shards to output shards, row by row.
@@ -54,7 +71,8 @@ class ShardStage:
     Attributes:
         dataset: name of the dataset that is written.
         schema: its schema, provenance in the metadata.
-        processor: makes the worker's `Processor`, once per worker; must be picklable.
+        processor: makes the worker's `Processor` or `StreamProcessor`, once per worker; must be
+            picklable.
         output: directory of the dataset.
         rejects: directory of the rejects.
         fingerprint: of everything the output depends on (`ledger.fingerprint`).
@@ -66,11 +84,12 @@ class ShardStage:
         summarise: figures for the marker, from the URLs of the finished parts.
         figures: figures for a shard's receipt, asked for when its files are written.
         ended: told of a shard when its receipt is written, so that work files may go.
+        shards_together: shards that a `StreamProcessor` gets at once. It changes no byte.
     """
 
     dataset: str
     schema: pa.Schema
-    processor: Callable[[], Processor]
+    processor: Callable[[], Processor | StreamProcessor]
     output: str
     rejects: str
     fingerprint: str
@@ -81,6 +100,7 @@ class ShardStage:
     summarise: Callable[[list[str]], Mapping[str, Any]] | None = None
     figures: Callable[[str], Mapping[str, Any]] | None = None
     ended: Callable[[str], None] | None = None
+    shards_together: int = 1
 
     def __getstate__(self) -> dict[str, Any]:
         # pyarrow's own pickle forgets that the values of a fixed-size list are not null.
@@ -116,31 +136,55 @@ class ShardStage:
     def _run_tasks(self, tasks: list[tuple[int, str]], engine: Engine) -> None:
         import apache_beam as beam
 
+        count = self.shards_together
+        together = [tuple(tasks[i : i + count]) for i in range(0, len(tasks), count)]
         with engine.pipeline() as pipeline:
             _ = (
                 pipeline
-                | "shards" >> beam.Create(tasks)
+                | "shards" >> beam.Create(together)
                 | "spread" >> beam.Reshuffle()
                 | self.dataset >> beam.ParDo(_shard_do_fn(self))
             )
 
+    def process_shards(
+        self, tasks: Sequence[tuple[int, str]], processor: Processor | StreamProcessor
+    ) -> None:
+        """Stream shards through `processor`; write each one's part, rejects and receipt."""
+        if not isinstance(processor, StreamProcessor):
+            for index, shard in tasks:
+                self.process_shard(index, shard, processor)
+            return
+        batches = ((index, batch) for index, shard in tasks for batch in self._batches(shard))
+        groups = itertools.groupby(processor.stream(batches), key=lambda rows: rows.shard)
+        found, results = next(groups, (None, None))
+        for index, shard in tasks:
+            # A shard without rows gives no group.
+            self._write_shard(index, shard, results if results and found == index else ())
+            if found == index:
+                found, results = next(groups, (None, None))
+
     def process_shard(self, index: int, shard: str, processor: Processor) -> None:
         """Stream one shard through `processor` and write its part, rejects and receipt."""
+        results = (ShardRows(index, b.num_rows, processor(b)) for b in self._batches(shard))
+        self._write_shard(index, shard, results)
+
+    def _batches(self, shard: str) -> Iterable[pa.RecordBatch]:
+        return (self.read or _read_parquet)(shard, self.batch_rows)
+
+    def _write_shard(self, index: int, shard: str, results: Iterable[ShardRows]) -> None:
         rejects: list[pa.RecordBatch] = []
         funnel = Funnel()
 
         def kept() -> Iterator[pa.RecordBatch]:
             nonlocal funnel
-            read = self.read or _read_parquet
-            for batch in read(shard, self.batch_rows):
-                result = processor(batch)
+            for _, rows_in, result in results:
                 reasons = result.rejects.column("reason").to_pylist()
                 counts = {r: reasons.count(r) for r in sorted(set(reasons))}
-                step = result.funnel or Funnel(batch.num_rows, result.kept.num_rows, counts)
+                step = result.funnel or Funnel(rows_in, result.kept.num_rows, counts)
                 step.check(shard)
-                if step.rows_in != batch.num_rows:
+                if step.rows_in != rows_in:
                     raise ledger.LedgerError(
-                        f"{shard}: {batch.num_rows} rows read, but {step.rows_in} accounted for"
+                        f"{shard}: {rows_in} rows read, but {step.rows_in} accounted for"
                     )
                 funnel = funnel + step
                 rejects.append(result.rejects)
@@ -258,9 +302,8 @@ def _shard_do_fn(stage: ShardStage) -> Any:
         def setup(self) -> None:
             self._processor = stage.processor()
 
-        def process(self, element: tuple[int, str]) -> None:
-            index, shard = element
-            stage.process_shard(index, shard, self._processor)
+        def process(self, element: tuple[tuple[int, str], ...]) -> None:
+            stage.process_shards(element, self._processor)
 
     return ProcessShard()
 

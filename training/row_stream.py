@@ -2,12 +2,12 @@
 
 The order is a function of (files, seed, epoch): row groups are shuffled and joined into windows
 of about `window_rows` rows, and the rows of a window are shuffled. Memory holds one window.
-Process r of w takes rows r, r + w, ... of each window, after rows of other splits were left out;
-each window gives every process the same number of rows, so that no process waits for another at
-the end of an epoch (fewer than w rows a window are left out for it).
+Process r of w takes rows r, r + w, ... of this endless order, after rows of other splits were left
+out. The count goes on over the ends of windows and epochs, so no row is left out, and no process
+has a batch more or less than another.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import fsspec
@@ -22,11 +22,15 @@ from training.splits import Split, rows_of
 
 @dataclass
 class Position:
-    """Where a stream stands: rows taken from a window of an epoch."""
+    """Where a stream stands: rows taken from a window of an epoch.
+
+    `before` counts the rows of all processes before this window, modulo their number.
+    """
 
     epoch: int = 0
     window: int = 0
     row: int = 0
+    before: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,10 @@ class RowStream:
         seed: of the order.
         rank: this process, of `world`.
         window_rows: rows that are shuffled together.
+        made_with: what the files' schema metadata must say.
 
     Raises:
-        InputError: if the files hold no row at all.
+        InputError: if the files hold no row at all, or one was made with something else.
     """
 
     def __init__(
@@ -62,42 +67,54 @@ class RowStream:
         rank: int = 0,
         world: int = 1,
         window_rows: int = 16_384,
+        made_with: Mapping[str, str] | None = None,
     ):
         self.columns = list(dict.fromkeys(("uid", "caption", *columns)))
         self.split, self.splits = split, splits
         self.seed, self.rank, self.world, self.window_rows = seed, rank, world, window_rows
         self.position = Position()
-        self._groups = [group for url in urls for group in _row_groups(url)]
+        self._groups = [group for url in urls for group in _row_groups(url, made_with or {})]
         if not self._groups:
             raise self._too_few(0, 1)
 
     def batches(self, rows: int) -> Iterator[pa.Table]:
         """Tables of exactly `rows` rows, for ever; `position` is behind the last one given.
 
+        A column `epoch` says of each row which epoch it is of: a table may hold two.
+
         Raises:
             InputError: if no row belongs to this split.
         """
         waiting: list[pa.Table] = []
         missing = rows
-        empty_epochs = 0
-        while True:
+        for window in self._endless_windows():
+            while self.position.row < window.num_rows:
+                piece = window.slice(self.position.row, missing)
+                self.position.row += piece.num_rows
+                waiting.append(piece)
+                missing -= piece.num_rows
+                if missing == 0:
+                    whole, waiting, missing = pa.concat_tables(waiting), [], rows
+                    yield whole
+
+    def _endless_windows(self) -> Iterator[pa.Table]:
+        """This process's rows of every window from `position` on, which moves behind each."""
+        found = -1
+        while found:
+            found = 0
             windows = self._windows(self.position.epoch)
+            # An epoch that is resumed may have had its rows before.
+            known = self.position.window > 0
             while self.position.window < len(windows):
-                table = self._read(windows[self.position.window])
-                while self.position.row < table.num_rows:
-                    empty_epochs = 0
-                    piece = table.slice(self.position.row, missing)
-                    self.position.row += piece.num_rows
-                    waiting.append(piece)
-                    missing -= piece.num_rows
-                    if missing == 0:
-                        whole, waiting, missing = pa.concat_tables(waiting), [], rows
-                        yield whole
-                self.position = Position(self.position.epoch, self.position.window + 1)
-            empty_epochs += 1
-            if empty_epochs > 1:
-                raise self._too_few(0, 1)
-            self.position = Position(self.position.epoch + 1)
+                at = self.position
+                mine, rows = self._read(windows[at.window], (self.rank - at.before) % self.world)
+                found += rows
+                yield mine.append_column("epoch", pa.array(np.full(len(mine), at.epoch, np.int32)))
+                before = (at.before + rows) % self.world
+                self.position = Position(at.epoch, at.window + 1, 0, before)
+            found += known
+            self.position = Position(self.position.epoch + 1, before=self.position.before)
+        raise self._too_few(0, 1)
 
     def all_rows(self, limit: int, least: int = 0) -> pa.Table:
         """The first `limit` rows of this split in file order, the same in every process.
@@ -130,12 +147,12 @@ class RowStream:
             windows[-1].append(self._groups[i])
         return [(epoch * 1_000_003 + i, groups) for i, groups in enumerate(windows)]
 
-    def _read(self, window: tuple[int, list[_RowGroup]]) -> pa.Table:
+    def _read(self, window: tuple[int, list[_RowGroup]], first: int) -> tuple[pa.Table, int]:
+        """Rows `first`, `first` + world, ... of a shuffled window, and how many it has in all."""
         number, groups = window
         table = pa.concat_tables([self._load(group) for group in groups])
         order = np.random.default_rng((self.seed, 1, number)).permutation(table.num_rows)
-        even = table.num_rows // self.world * self.world
-        return table.take(order[self.rank : even : self.world])
+        return table.take(order[first :: self.world]), table.num_rows
 
     def _load(self, group: _RowGroup) -> pa.Table:
         with fsspec.open(group.url, "rb") as stream, pq.ParquetFile(stream) as file:
@@ -144,7 +161,15 @@ class RowStream:
         return table.filter(pa.array(keep)).select(self.columns)
 
 
-def _row_groups(url: str) -> list[_RowGroup]:
+def _row_groups(url: str, made_with: Mapping[str, str]) -> list[_RowGroup]:
     with fsspec.open(url, "rb") as stream, pq.ParquetFile(stream) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        metadata = file.schema_arrow.metadata or {}
+    for name, wanted in made_with.items():
+        found = metadata.get(name.encode(), b"nothing").decode()
+        if found != wanted:
+            raise InputError(
+                f"{url} was made with {name} {found}, the dataset with {wanted}; files of two "
+                "datasets are mixed here: publish again"
+            )
     return [_RowGroup(url, i, rows) for i, rows in enumerate(sizes)]

@@ -1,11 +1,12 @@
 """Configuration of the byte-pair tokenizer and of the encoding."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 BYTES = 256
 _UINT16_VALUES = 2**16
 _UINT8_VALUES = 2**8
+Precision = Literal["fp32", "bf16"]
 
 # How token tables are written. Image codes are near their entropy, so what counts is speed: at
 # 32 x 32 codes of 8,192 BYTE_STREAM_SPLIT reads 1.3 and writes 1.7 times as fast as dictionary
@@ -47,18 +48,32 @@ class BpeConfig:
 
 @dataclass(frozen=True)
 class EncodeConfig:
-    """How pairs become token rows.
+    """How pairs become token rows. Only `crops` and `precision` change the rows.
 
     Attributes:
         crops: deterministic crops of every image (`image_tokens.crop`), one row each.
-        batch_rows: pairs decoded at once, and images handed to the image tokenizer at once.
+        precision: that the image tokenizer computes in, `fp32` or `bf16`.
+        batch: images handed to the image tokenizer at once.
+        shards_together: input shards of one piece of work, over whose borders batches are filled.
+        decode_threads: threads of a worker that decode pictures.
     """
 
     crops: int = 1
-    batch_rows: int = 128
+    precision: Precision = "fp32"
+    batch: int = 128
+    shards_together: int = 4
+    decode_threads: int = 4
 
     def __post_init__(self) -> None:
         if not 1 <= self.crops <= _UINT8_VALUES:
             raise ValueError(f"crops must be 1 to {_UINT8_VALUES} (uint8), got {self.crops}")
-        if self.batch_rows < 1:
-            raise ValueError(f"batch_rows must be at least 1, got {self.batch_rows}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision must be fp32 or bf16, got {self.precision!r}")
+        for name in ("batch", "shards_together", "decode_threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def batch_rows(self) -> int:
+        """Pairs decoded as one piece of work, so that their crops are at most a batch."""
+        return max(1, self.batch // self.crops)

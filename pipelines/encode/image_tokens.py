@@ -31,12 +31,14 @@ class ImageTokenizer(Protocol):
         grid: codes along one side of its output.
         vocabulary: number of codes; ids are 0 to vocabulary - 1.
         sha256: hash of its weights, in hex.
+        precision: that it computes in, `fp32` or `bf16`; close calls between two codes differ.
     """
 
     image_size: int
     grid: int
     vocabulary: int
     sha256: str
+    precision: str
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
         """Encode uint8 images [N, S, S, 3] as uint16 codes [N, grid, grid]."""

@@ -48,7 +48,7 @@ def rows(layout: Layout) -> pa.Table:
 
 
 def test_rows_hold_what_the_tokenizers_give(layout: Layout) -> None:
-    done = encode(layout, EncodeConfig(crops=3, batch_rows=8))
+    done = encode(layout, EncodeConfig(crops=3, batch=8))
     assert (done.funnel.rows_in, done.funnel.kept) == (50, 48)
     assert done.funnel.dropped == {"undecodable_image": 2}
     table = rows(layout)
@@ -169,7 +169,7 @@ def test_a_dask_cluster_gives_the_same_bytes(layout: Layout, tmp_path: Path) -> 
             if p.is_file()
         }
 
-    config = EncodeConfig(crops=2, batch_rows=8)
+    config = EncodeConfig(crops=2, batch=8)
     encode(layout, config)
     here = files()
     storage.remove(str(tmp_path / "token_grids"), recursive=True)

@@ -97,6 +97,7 @@ class MeanColour:
     image_size: int = 32
     grid: int = 4
     vocabulary: int = 64
+    precision: str = "fp32"
 
     @property
     def sha256(self) -> str:

@@ -1,3 +1,4 @@
+import json
 import random
 import unicodedata
 
@@ -98,3 +99,37 @@ def test_padding(encoder: TextEncoder) -> None:
     assert rows.tolist() == [[5, 6, 0, 0], [0, 0, 0, 0], [1, 2, 3, 4]]
     assert lengths.tolist() == [2, 0, 4]
     assert rows.dtype == lengths.dtype == np.int64
+
+
+def reference_lengths(word: str, ranks: dict[tuple[str, str], int], dropout: float) -> float:
+    """Expected number of symbols by algorithm 1 of arXiv 1910.13267, over every outcome."""
+    known: dict[tuple[str, ...], float] = {}
+
+    def expected(symbols: tuple[str, ...]) -> float:
+        if symbols not in known:
+            places = [i for i in range(len(symbols) - 1) if symbols[i : i + 2] in ranks]
+            places.sort(key=lambda i: (ranks[symbols[i], symbols[i + 1]], i))
+            total, none_before = 0.0, 1.0
+            for i in places:
+                # Merged if it was not left out and every better merge was.
+                joined = (*symbols[:i], symbols[i] + symbols[i + 1], *symbols[i + 2 :])
+                total += none_before * (1 - dropout) * expected(joined)
+                none_before *= dropout
+            known[symbols] = total + none_before * len(symbols)
+        return known[symbols]
+
+    return expected(tuple(word))
+
+
+@pytest.mark.parametrize("dropout", [0.1, 0.5])
+def test_text_is_as_much_longer_as_the_method_says(encoder: TextEncoder, dropout: float) -> None:
+    merges = json.loads(encoder.tokenizer.to_str())["model"]["merges"]
+    ranks = {tuple(pair): rank for rank, pair in enumerate(merges)}
+    words = ("firefighter", "number", "emoji", "engine", "heart")
+    draws = 3000
+    wanted = sum(reference_lengths(word, ranks, dropout) for word in words)  # type: ignore[arg-type]
+    drawn = [len(ids(encoder, word, dropout, f"{i}")) for i in range(draws) for word in words]
+    # A word's length has a deviation below 2, so the mean of the sums one below 0.1.
+    assert sum(drawn) / draws == pytest.approx(wanted, abs=0.3)
+    plain = sum(len(encoder.encode(word)) for word in words)
+    assert wanted > 1.15 * plain

@@ -1,0 +1,142 @@
+"""The dVAE on the device at hand, beside the FLOP that it can do: `python -m benchmarks.gpu_marks`.
+
+Needs torch (2.11 or later) and NumPy, and nothing else of the project's dependencies. Prints
+images/s of encoding and of a training step at the paper's size in bf16, each with the share of
+the rate that a large matrix product reaches in the same run, and how many codes bf16 and fp32
+agree on. With `--tiny` a small model runs on any device, to see that the program works.
+
+A further model is a function that returns `Rate`s, in the list of `main`.
+"""
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.config import DVAEConfig
+from training.image_tokenizer import codes_program
+from training.losses import categorical_kl_to_uniform, logit_laplace_nll
+from training.models.dvae import DVAE
+
+# Forward multiply-adds of encoder and decoder for a 256 px image (FlopCounterMode), times two.
+_ENCODER_FLOP, _DECODER_FLOP = 272.3e9, 308.0e9
+_TINY = DVAEConfig(image_size=32, hidden=16, vocabulary=64, decoder_init=16)
+_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What was measured: images a second, and FLOP of an image (0 where that is not known)."""
+
+    name: str
+    images: float
+    flop: float
+
+
+def device_of(tiny: bool) -> torch.device:
+    """The GPU; with `tiny` also a CPU.
+
+    Raises:
+        SystemExit: without a GPU.
+    """
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if tiny:
+        return torch.device("cpu")
+    sys.exit("error: torch sees no GPU; run this on a machine with one, or with --tiny")
+
+
+def seconds(work: Callable[[], object], device: torch.device, rounds: int = _ROUNDS) -> float:
+    """Mean seconds of `work` on the device, after it ran twice."""
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    for _ in range(2):
+        work()
+    wait()
+    start = time.perf_counter()
+    for _ in range(rounds):
+        work()
+    wait()
+    return (time.perf_counter() - start) / rounds
+
+
+def matrix_rate(device: torch.device, side: int) -> float:
+    """FLOP a second of a bf16 product of square matrices."""
+    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    return 2 * side**3 / seconds(lambda: a @ b, device)
+
+
+def encoding(model: DVAE, images: Tensor, compiled: bool) -> list[Rate]:
+    """Codes of a batch in fp32 and bf16, as the encode stage computes them."""
+    found = []
+    for precision in ("fp32", "bf16"):
+        codes = codes_program(model, precision)
+        if compiled:
+            codes = torch.compile(codes, dynamic=False)
+        with torch.inference_mode():
+            spent = seconds(functools.partial(codes, images), images.device)
+        found.append(Rate(f"encode, {precision}", len(images) / spent, _ENCODER_FLOP))
+    return found
+
+
+def agreement(model: DVAE, images: Tensor) -> float:
+    """Share of codes that bf16 and fp32 agree on; random weights have more close calls."""
+    with torch.inference_mode():
+        plain, half = (codes_program(model, p)(images).int() for p in ("fp32", "bf16"))
+        return float((plain == half).float().mean())
+
+
+def training(model: DVAE, images: Tensor, compiled: bool) -> list[Rate]:
+    """Forward, backward and AdamW of a batch in bf16."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    forward = torch.compile(model, dynamic=False) if compiled else model
+    config, scale = model.config, 3 * model.config.image_size**2
+    gumbel = torch.zeros(len(images), config.vocabulary, config.grid, config.grid).to(images.device)
+    temperature = torch.tensor(1.0, device=images.device)
+
+    def step() -> None:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            relaxed = forward(images, temperature, gumbel)
+        loss = logit_laplace_nll(relaxed.maps, images).mean()
+        loss = (loss + categorical_kl_to_uniform(relaxed.logits).mean()) / scale
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    rate = len(images) / seconds(step, images.device)
+    # Backward does twice the forward's work.
+    return [Rate("training step, bf16", rate, 3 * (_ENCODER_FLOP + _DECODER_FLOP))]
+
+
+def main() -> None:
+    """Print everything."""
+    tiny = "--tiny" in sys.argv[1:]
+    device = device_of(tiny)
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = False
+    config = _TINY if tiny else DVAEConfig()
+    model = DVAE(config).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    draw = np.random.default_rng(0)
+    sides = (4 if tiny else 32, config.image_size, config.image_size, 3)
+    images = torch.from_numpy(draw.integers(0, 256, sides, np.uint8)).permute(0, 3, 1, 2).to(device)
+
+    peak = matrix_rate(device, 128 if tiny else 8192)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    print(f"{name}, torch {torch.__version__}: {peak / 1e12:.3f} TFLOP/s in a bf16 product")
+    print(f"bf16 and fp32 agree on {agreement(model, images):.2%} of the codes (random weights)")
+    for rate in (*encoding(model, images, not tiny), *training(model, images, not tiny)):
+        share = "" if tiny else f" {rate.images * rate.flop / peak:6.1%} of that rate"
+        print(f"{rate.name:24} {rate.images:9.1f} images/s{share}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

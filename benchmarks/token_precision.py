@@ -1,0 +1,58 @@
+"""On how many codes bf16, and the compiled program, agree with fp32 as it is written.
+
+`python -m benchmarks.token_precision MODEL PAIRS [COUNT]` takes the directory of a finished dVAE
+and one of `deduped_pairs`. Where two codes are nearly as likely, rounding decides; so what is
+lost in likelihood is printed too.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipelines import parquet, storage
+from pipelines.encode.image_tokens import crop, decode
+from training.image_tokenizer import codes_program
+from training.images import to_tensor
+from training.models.loading import load_dvae
+
+
+def pictures(pairs: str, size: int, count: int) -> torch.Tensor:
+    """The first crops, uint8 [n, 3, S, S]."""
+    found: list[np.ndarray] = []
+    for shard in storage.list_files(pairs, ".parquet"):
+        for rows in parquet.read_batches(shard, columns=["uid", "image"], rows=64):
+            images, uids = rows.column("image").to_pylist(), rows.column("uid").to_pylist()
+            found += [crop(decode(i), u, 0, size) for i, u in zip(images, uids, strict=True)]
+            if len(found) >= count:
+                return to_tensor(np.stack(found[:count]))
+    return to_tensor(np.stack(found))
+
+
+def main() -> None:
+    """Print the shares."""
+    if not 3 <= len(sys.argv) <= 4:
+        sys.exit(__doc__)
+    model = load_dvae(Path(sys.argv[1])).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    count = int(sys.argv[3]) if len(sys.argv) == 4 else 200
+    images = pictures(sys.argv[2], model.config.image_size, count)
+    images = images.to(next(model.parameters()).device)
+    with torch.inference_mode():
+        plain = codes_program(model, "fp32")(images).long()
+        likely = model.logits(images).log_softmax(1)
+        best = likely.gather(1, plain[:, None])
+        for name, program in (
+            ("bf16", codes_program(model, "bf16")),
+            ("fp32, compiled", torch.compile(codes_program(model, "fp32"))),
+        ):
+            codes = program(images).long()
+            lost = (best - likely.gather(1, codes[:, None]))[:, 0][codes != plain]
+            worst = f", at most {float(lost.max()):.3f} nats less likely" if len(lost) else ""
+            same = float((codes == plain).float().mean())
+            print(f"{name:16} {same:8.3%} of {codes.numel()} codes{worst}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
