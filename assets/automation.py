@@ -11,7 +11,7 @@ from assets.dedupe import coco_hash_index, deduped_pairs
 from assets.encode import bpe_tokenizer, token_grids
 from assets.lib.partitions import crawl_batches
 from assets.publish import token_dataset
-from assets.train import dalle, dvae
+from assets.train import contrastive, dalle, dvae
 from assets.validate import evaluation, samples
 
 _COLLECTED = (image_text_candidates, fetched_pairs, curated_pairs, deduped_pairs)
@@ -56,6 +56,12 @@ train_dalle = dg.define_asset_job(
     tags={"dalle/model": "dalle"},
     description="The transformer on the current dataset, then samples and evaluation.",
 )
+train_contrastive = dg.define_asset_job(
+    "train_contrastive",
+    dg.AssetSelection.assets(contrastive),
+    tags={"dalle/model": "contrastive"},
+    description="The image-text model that reranks samples, on every finished batch.",
+)
 
 # Off until somebody turns it on: training costs money.
 weekly = dg.ScheduleDefinition(
@@ -74,6 +80,7 @@ JOBS = [
     build_dataset,
     publish_dataset,
     train_dalle,
+    train_contrastive,
 ]
 SCHEDULES = [weekly]
 # Jobs that ask servers for something.

@@ -11,6 +11,7 @@ from assets import (
     inbox,
     publish,
     scores,
+    second_opinion,
     train,
     validate,
 )
@@ -22,6 +23,7 @@ defs = dg.Definitions(
         *curate.ASSETS,
         *scores.ASSETS,
         *dedupe.ASSETS,
+        *second_opinion.ASSETS,
         *encode.ASSETS,
         *publish.ASSETS,
         *train.ASSETS,
@@ -32,6 +34,7 @@ defs = dg.Definitions(
         *curate.CHECKS,
         *scores.CHECKS,
         *dedupe.CHECKS,
+        *second_opinion.CHECKS,
         *encode.CHECKS,
         *publish.CHECKS,
         *train.CHECKS,

@@ -1,15 +1,16 @@
-"""train: the dVAE on pairs, the transformer on a published manifest."""
+"""train: the dVAE and the contrastive model on pairs, the transformer on a published manifest."""
 
 import dagster as dg
 
 from assets.dedupe import deduped_pairs
+from assets.encode import bpe_tokenizer
 from assets.lib import exhibits, model_checks, trainer
 from assets.lib.models import materialized_model
 from assets.lib.partitions import all_finished_batches
 from assets.lib.settings import Settings
 from assets.lib.trainer import TrainingProgram
 from assets.publish import current_version, token_dataset
-from pipelines.layout import join
+from pipelines.layout import Layout, join
 
 GROUP = "train"
 CODE_VERSION = "1"
@@ -27,11 +28,9 @@ def dvae(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materializ
     """Stage one: the discrete VAE, trained on the images of every finished batch."""
     layout = settings.layout
     output = layout.model("dvae")
-    batches = all_finished_batches(layout, "deduped_pairs")
-    pairs = [word for b in batches for word in ("--pairs", layout.dataset("deduped_pairs", b))]
     program = TrainingProgram(
         "training.train_dvae",
-        ("--recipe", settings.recipe, *pairs, "--output", output, *settings.updates()),
+        ("--recipe", settings.recipe, *_pairs(layout), "--output", output, *settings.updates()),
         settings.processes,
     )
     trainer.run(context, program)
@@ -64,9 +63,41 @@ def dalle(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materiali
     return materialized_model(output, exhibits.pictures(files) | {"dataset": version})
 
 
+@dg.asset(
+    group_name=GROUP,
+    kinds={"torch", "torchrun"},
+    owners=["team:models"],
+    deps=[deduped_pairs, bpe_tokenizer],
+    code_version=CODE_VERSION,
+    pool="gpu",
+)
+def contrastive(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
+    """The image-text model in CLIP's form that reranks samples, trained on the same pairs."""
+    layout = settings.layout
+    output = layout.model("contrastive")
+    program = TrainingProgram(
+        "training.train_contrastive",
+        (
+            *("--recipe", settings.recipe, *_pairs(layout), "--tokenizer", layout.tokenizer),
+            *("--output", output, *settings.updates()),
+        ),
+        settings.processes,
+    )
+    trainer.run(context, program)
+    files = {name: join(output, f"{name}.png") for name in ("retrieval", "curves")}
+    return materialized_model(output, exhibits.pictures(files))
+
+
+def _pairs(layout: Layout) -> list[str]:
+    """Every finished batch as arguments of a training program."""
+    batches = all_finished_batches(layout, "deduped_pairs")
+    return [word for b in batches for word in ("--pairs", layout.dataset("deduped_pairs", b))]
+
+
 CHECKS = [
     model_checks.weights_finite(dvae, "dvae"),
     model_checks.weights_finite(dalle, "dalle"),
+    model_checks.weights_finite(contrastive, "contrastive"),
     model_checks.codebook_alive(dvae),
 ]
-ASSETS = [dvae, dalle]
+ASSETS = [dvae, dalle, contrastive]

@@ -3,11 +3,11 @@
 import dagster as dg
 
 from assets.lib import exhibits, trainer
-from assets.lib.models import figures, file_version
+from assets.lib.models import figures, file_version, image_text_model
 from assets.lib.settings import Settings
 from assets.lib.trainer import TrainingProgram
 from assets.publish import current_version, token_dataset
-from assets.train import dalle, dvae
+from assets.train import contrastive, dalle, dvae
 from pipelines import storage
 from pipelines.layout import join
 
@@ -19,14 +19,19 @@ CODE_VERSION = "1"
     group_name=GROUP,
     kinds={"torch"},
     owners=["team:models"],
-    deps=[dalle, dvae, token_dataset],
+    deps=[dalle, dvae, token_dataset, contrastive],
     code_version=CODE_VERSION,
     pool="gpu",
 )
 def samples(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
-    """Pictures drawn from captions of the training split and from held-out ones."""
+    """Pictures drawn from captions of the training split and from held-out ones.
+
+    The best come first, by the contrastive model, where there is one.
+    """
     directory = settings.layout.samples
-    trainer.run(context, _program("training.sample", settings, directory))
+    model = image_text_model(settings)
+    rerank = () if model is None else ("--rerank", model)
+    trainer.run(context, _program("training.sample", settings, directory, *rerank))
     pictures = exhibits.pictures({"samples": join(directory, "samples.png")})
     return dg.MaterializeResult(
         data_version=dg.DataVersion(file_version(join(directory, "samples.png"))),
@@ -55,11 +60,11 @@ def evaluation(context: dg.AssetExecutionContext, settings: Settings) -> dg.Mate
     )
 
 
-def _program(module: str, settings: Settings, output: str) -> TrainingProgram:
+def _program(module: str, settings: Settings, output: str, *options: str) -> TrainingProgram:
     layout = settings.layout
     models = ("--dalle", layout.model("dalle"), "--dvae", layout.model("dvae"))
     dataset = ("--dataset", current_version(settings))
-    return TrainingProgram(module, (*models, *dataset, "--output", output))
+    return TrainingProgram(module, (*models, *dataset, "--output", output, *options))
 
 
 ASSETS = [samples, evaluation]

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from training import checkpoint
+from training import atomic_directory
 from training.config import DVAEConfig
 from training.errors import InputError
 
@@ -21,7 +21,12 @@ class ModelError(InputError):
 
 
 def write(
-    output: Path, fingerprint: str, model: nn.Module, config: Any, summary: Mapping[str, Any]
+    output: Path,
+    fingerprint: str,
+    model: nn.Module,
+    config: Any,
+    summary: Mapping[str, Any],
+    **texts: str,
 ) -> None:
     """Write `output/final` atomically.
 
@@ -31,13 +36,15 @@ def write(
         model: its parameters are stored.
         config: a frozen dataclass, or a mapping of names to such or to plain values.
         summary: figures about the model.
+        texts: further files by name, `_json` standing for `.json`.
     """
-    checkpoint.write_directory(
+    atomic_directory.write(
         output / FINAL,
         {"model": dict(model.named_parameters())},
         config_json=json.dumps(_plain(config), indent=1, sort_keys=True),
         summary_json=json.dumps(dict(summary), indent=1, sort_keys=True),
-        **{checkpoint.SUCCESS: json.dumps({"fingerprint": fingerprint})},
+        **texts,
+        **{atomic_directory.SUCCESS: json.dumps({"fingerprint": fingerprint})},
     )
 
 
@@ -49,7 +56,7 @@ def _plain(value: Any) -> Any:
 
 def is_current(output: Path, fingerprint: str) -> bool:
     """Whether `output` already holds the model of this fingerprint."""
-    marker = output / FINAL / checkpoint.SUCCESS
+    marker = output / FINAL / atomic_directory.SUCCESS
     return marker.exists() and json.loads(marker.read_text())["fingerprint"] == fingerprint
 
 
@@ -60,7 +67,7 @@ def require(output: Path) -> Path:
         ModelError: if there is no finished model.
     """
     final = output / FINAL
-    if not (final / checkpoint.SUCCESS).exists():
+    if not (final / atomic_directory.SUCCESS).exists():
         raise ModelError(f"{output} holds no finished model; train it first")
     return final
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import dagster as dg
 
+from assets.lib.home import UserError
+from assets.lib.settings import Settings
 from pipelines import storage
 from pipelines.layout import join
 
@@ -22,6 +24,29 @@ def file_version(url: str) -> str:
     fs, path = storage.filesystem(url)
     with fs.open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+
+
+def image_text_model(settings: Settings) -> str | None:
+    """Where the model lies that compares pictures and captions; None if there is none yet."""
+    own = settings.layout.model("contrastive")
+    if settings.clip_checkpoint:
+        return settings.clip_checkpoint
+    return own if storage.exists(final(own, "_SUCCESS")) else None
+
+
+def required_image_text_model(settings: Settings) -> str:
+    """As `image_text_model`.
+
+    Raises:
+        UserError: if there is none, with what to do.
+    """
+    found = image_text_model(settings)
+    if found is None:
+        raise UserError(
+            "there is no contrastive model yet; launch the job train_contrastive, or set "
+            "DALLE_CLIP_CHECKPOINT to an open_clip checkpoint"
+        )
+    return found
 
 
 def figures(values: Mapping[str, Any]) -> dict[str, Any]:

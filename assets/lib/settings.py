@@ -102,6 +102,8 @@ class Settings(dg.ConfigurableResource):
         crawl: how the web is crawled.
         max_updates: ends every training after so many updates; 0 leaves it to the recipe
             (DALLE_MAX_UPDATES).
+        clip_checkpoint: open_clip checkpoint, a directory or a file of weights, that takes the
+            place of our own contrastive model (DALLE_CLIP_CHECKPOINT).
         beam_runner: name of the Beam runner of all data stages (DALLE_BEAM_RUNNER).
         beam_options: its options (DALLE_BEAM_OPTIONS, separated as in a shell).
     """
@@ -112,6 +114,7 @@ class Settings(dg.ConfigurableResource):
     processes: int
     crawl: CrawlSettings = CrawlSettings()
     max_updates: int = 0
+    clip_checkpoint: str = ""
     beam_runner: str = Engine().runner
     beam_options: str = ""
 
@@ -131,6 +134,7 @@ class Settings(dg.ConfigurableResource):
             processes=whole_number("DALLE_PROCESSES", _DEFAULT_PROCESSES, least=1),
             crawl=CrawlSettings.from_environment(),
             max_updates=whole_number("DALLE_MAX_UPDATES", 0),
+            clip_checkpoint=location("DALLE_CLIP_CHECKPOINT"),
             beam_runner=env("DALLE_BEAM_RUNNER") or Engine().runner,
             beam_options=_checked_options(env("DALLE_BEAM_OPTIONS") or ""),
         )

@@ -13,6 +13,7 @@ from pipelines.curate.scores import Score, Scorer
 
 NSFW_DOC = "probability that the image is pornographic, 0 to 1; Yahoo's Open NSFW model"
 TEXT_DOC = "share of the image's area that shows text, 0 to 1; PP-OCRv4's text detector"
+CLIP_DOC = "cosine of the image's and the caption's embedding, -1 to 1; a model in CLIP's form"
 _RUNTIME = "onnxruntime"
 _EXTRA = "pip install 'dalle-graph[scores]'"
 # Without its dependencies: they would put a second OpenCV over the crawler's.

@@ -28,7 +28,7 @@ _BATCH_ROWS = 32
 class Scorer(Protocol):
     """A loaded model."""
 
-    def __call__(self, images: Sequence[Image.Image], captions: Sequence[str]) -> np.ndarray:
+    def __call__(self, images: Sequence[Image.Image], captions: Sequence[str], /) -> np.ndarray:
         """Score N pairs: float32 [N], NaN where there is no score; stored as null."""
 
 

@@ -13,30 +13,34 @@ from assets.lib.settings import REPOSITORY
 from pipelines.schemas import Stage
 
 # No job selects them: whoever wants the column materialises them.
-SCORES = {"nsfw_scores", "text_area_scores"}
+SCORES = {"nsfw_scores", "text_area_scores", "clip_scores"}
+OPTIONAL = {*SCORES, "embedding_overlap"}
 UPSTREAM = {
     "image_text_candidates": set(),
     "fetched_pairs": {"image_text_candidates"},
     "curated_pairs": {"fetched_pairs"},
     "nsfw_scores": {"curated_pairs"},
     "text_area_scores": {"curated_pairs"},
+    "clip_scores": {"curated_pairs", "contrastive"},
     "coco_hash_index": set(),
     "deduped_pairs": {"curated_pairs", "coco_hash_index"},
+    "embedding_overlap": {"deduped_pairs", "coco_hash_index", "contrastive"},
     "bpe_tokenizer": {"deduped_pairs"},
     "dvae": {"deduped_pairs"},
+    "contrastive": {"deduped_pairs", "bpe_tokenizer"},
     "token_grids": {"deduped_pairs", "bpe_tokenizer", "dvae"},
     "token_dataset": {"token_grids", "bpe_tokenizer", "dvae"},
     "dalle": {"token_dataset"},
-    "samples": {"dalle", "dvae", "token_dataset"},
+    "samples": {"dalle", "dvae", "token_dataset", "contrastive"},
     "evaluation": {"dalle", "dvae", "token_dataset"},
 }
 GROUPS = {
     "crawl": {"image_text_candidates", "fetched_pairs"},
     "curate": {"curated_pairs", *SCORES},
-    "dedupe": {"coco_hash_index", "deduped_pairs"},
+    "dedupe": {"coco_hash_index", "deduped_pairs", "embedding_overlap"},
     "encode": {"bpe_tokenizer", "token_grids"},
     "publish": {"token_dataset"},
-    "train": {"dvae", "dalle"},
+    "train": {"dvae", "dalle", "contrastive"},
     "validate": {"samples", "evaluation"},
 }
 PARTITIONED = {
@@ -45,7 +49,7 @@ PARTITIONED = {
     "curated_pairs",
     "deduped_pairs",
     "token_grids",
-    *SCORES,
+    *OPTIONAL,
 }
 HEAVY = ("torch", "apache_beam", "img2dataset", "faiss", "wandb", "scipy", "pandas", "matplotlib")
 
@@ -88,10 +92,11 @@ def test_no_job_mixes_batches_with_unpartitioned_assets(graph) -> None:
     }
     assert partitioned == PARTITIONED
     jobs = [job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")]
-    assert {job.name for job in jobs} >= {"collect_pairs", "train_dvae", "train_dalle"}
+    trainings = {"train_dvae", "train_dalle", "train_contrastive"}
+    assert {job.name for job in jobs} >= {"collect_pairs", *trainings}
     for job in jobs:
         selected = {k.to_user_string() for k in job.asset_layer.executable_asset_keys}
-        assert not selected & SCORES, job.name
+        assert not selected & OPTIONAL, job.name
         assert selected <= partitioned or not selected & partitioned, job.name
 
 
@@ -100,7 +105,7 @@ def test_every_parquet_dataset_has_a_blocking_contract_check(graph) -> None:
     names = {key.name for key, spec in checks.items() if spec.blocking}
     datasets = (*PARTITIONED, "coco_hash_index", "token_dataset")
     assert {f"{name}_contract" for name in datasets} <= names
-    assert {f"{name}_ledger" for name in PARTITIONED - SCORES} <= names
+    assert {f"{name}_ledger" for name in PARTITIONED - OPTIONAL} <= names
     assert {"no_reference_copy_remains", "dvae_codebook_alive", "dalle_weights_finite"} <= names
 
 

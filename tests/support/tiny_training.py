@@ -20,7 +20,16 @@ from pipelines.publish.config import PublishConfig
 from pipelines.publish.dataset import publish
 from pipelines.runners import Engine
 from training import recipes
-from training.config import Cosine, DVAEConfig, Recipe, SplitConfig, TextConfig, TransformerConfig
+from training.config import (
+    ContrastiveConfig,
+    Cosine,
+    DVAEConfig,
+    Recipe,
+    SplitConfig,
+    TextConfig,
+    TowerConfig,
+    TransformerConfig,
+)
 from training.image_tokenizer import DVAEImageTokenizer, image_tokenizer_info, load_image_tokenizer
 from training.reporting import read_metrics
 
@@ -68,6 +77,16 @@ def tiny() -> Recipe:
         dalle_training=dataclasses.replace(
             demo.dalle_training, updates=60, batch=4, warmup=5, **every_update
         ),
+        contrastive=ContrastiveConfig(
+            embedding=16,
+            image_size=16,
+            patch=8,
+            image=TowerConfig(width=32, layers=2, heads=2),
+            text=TowerConfig(width=32, layers=1, heads=2),
+        ),
+        contrastive_training=dataclasses.replace(
+            demo.contrastive_training, updates=150, batch=16, warmup=5, **every_update
+        ),
         split=SplitConfig(validation=0.2, held_out=(HELD_OUT,)),
     )
 
@@ -95,13 +114,18 @@ def publish_tokens(layout: Layout, dvae: Path) -> str:
     return publish(["a"], layout, PublishConfig(row_group_rows=16)).directory
 
 
+def environment() -> dict[str, str]:
+    """Of a training program: this project, on one core."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
 def start(module: str, *arguments: object, tiny_recipe: bool = True) -> subprocess.Popen[str]:
     """Start a training program; `tiny_recipe` makes the name `tiny` known to it."""
     program = [str(Path(__file__)), module] if tiny_recipe else ["-m", module]
     return subprocess.Popen(
         [sys.executable, *program, *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

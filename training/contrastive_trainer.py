@@ -1,0 +1,152 @@
+"""One run of the contrastive model's training: model, optimiser, data, and their update."""
+
+import dataclasses
+import random
+from collections.abc import Iterator
+
+import pyarrow as pa
+import torch
+import torch.distributed.nn.functional as gathering
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from training.checkpoint import Checkpoint
+from training.config import ContrastiveTraining, Cosine, Recipe
+from training.contrastive_images import normalised, training_pictures
+from training.contrastive_text import OwnText
+from training.models.contrastive import Contrastive, Embedded, contrastive_loss
+from training.optimizer_state import load_optimizer, optimizer_tensors
+from training.row_stream import Position, RowStream
+from training.runtime import Runtime
+from training.schedules import cosine
+from training.splits import Split
+from training.text import TextEncoder
+
+
+class ContrastiveTrainer:
+    """The state of a run and its update.
+
+    Args:
+        recipe: every number.
+        files: Parquet files of `deduped_pairs`.
+        tokenizer: content of `tokenizer.json`.
+        runtime: this process.
+        fingerprint: of recipe and data.
+
+    Raises:
+        InputError: if there are fewer pairs than a batch needs, in which none may come twice.
+    """
+
+    def __init__(
+        self, recipe: Recipe, files: list[str], tokenizer: str, runtime: Runtime, fingerprint: str
+    ):
+        self.recipe = recipe
+        self.training: ContrastiveTraining = recipe.contrastive_training
+        self.runtime, self.fingerprint = runtime, fingerprint
+        self.text = OwnText(TextEncoder(tokenizer, recipe.text.length))
+        RowStream(files, [], Split.TRAIN, recipe.split).all_rows(
+            self.training.batch, self.training.batch
+        )
+        self.stream = RowStream(
+            files,
+            ["image"],
+            Split.TRAIN,
+            recipe.split,
+            seed=self.training.seed,
+            rank=runtime.rank,
+            world=runtime.world,
+        )
+        torch.manual_seed(self.training.seed)
+        self.model = Contrastive(recipe.contrastive, self.text.vocabulary, self.text.context)
+        self.model.to(runtime.device)
+        self.wrapped = DistributedDataParallel(self.model) if runtime.world > 1 else self.model
+        adamw = self.training.adamw
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups(self.model, adamw.weight_decay),
+            betas=(adamw.beta1, adamw.beta2),
+            eps=adamw.epsilon,
+            fused=True,
+        )
+        self._rows = max(1, self.training.batch // runtime.world)
+        self._batches = self._draw()
+        self._names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """One update; nats per pair."""
+        training, device = self.training, self.runtime.device
+        for group in self.optimizer.param_groups:
+            group["lr"] = _step_size(training, step)
+        images, ids = next(self._batches)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            embedded = Embedded(*self.wrapped(normalised(images.to(device)), ids.to(device)))
+        everyones = self._gathered(embedded)
+        first = self.runtime.rank * self._rows
+        loss = contrastive_loss(embedded, everyones.captions, everyones.images, first)
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip)
+        self.optimizer.step()
+        self.model.limit_scale()
+        return {"loss": loss, "scale": embedded.scale, "gradient_norm": norm}
+
+    def _gathered(self, own: Embedded) -> Embedded:
+        """The whole batch's vectors; gradients flow back to the process that made them."""
+        if self.runtime.world == 1:
+            return own
+        images, captions = (
+            torch.cat(gathering.all_gather(x.contiguous())) for x in (own.images, own.captions)
+        )
+        return Embedded(images, captions, own.scale)
+
+    def _draw(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Endless batches: uint8 [B, 3, S, S] and ids [B, context], drawn from (epoch, uid)."""
+        size = self.recipe.contrastive.image_size
+        for table in self.stream.batches(self._rows):
+            epoch = self.stream.position.epoch
+            pictures = training_pictures(table, epoch, size, self.training)
+            yield pictures, self.text.framed(self._texts(table, epoch))
+
+    def _texts(self, table: pa.Table, epoch: int) -> list[list[int]]:
+        uids, captions = (table[name].to_pylist() for name in ("uid", "caption"))
+        return [
+            self.text.encoder.encode_with_dropout(
+                caption,
+                self.recipe.text.dropout,
+                random.Random(f"{self.training.seed} {epoch} {uid.hex()}"),
+            )
+            for uid, caption in zip(uids, captions, strict=True)
+        ]
+
+    def save(self, done: int) -> Checkpoint:
+        """State after `done` updates; the position in the data is each process's own."""
+        tensors = {
+            "model": {name: p.detach() for name, p in self.model.named_parameters()},
+            "optimizer": optimizer_tensors(self.optimizer, self._names),
+        }
+        position = dataclasses.asdict(self.stream.position)
+        own = {"position": torch.tensor(list(position.values()))}
+        return Checkpoint(done, self.fingerprint, tensors, {"position": position}, own)
+
+    def load(self, found: Checkpoint) -> None:
+        """Go on from `save`, in this or another number of processes."""
+        self.model.load_state_dict(dict(found.tensors["model"]))
+        load_optimizer(self.optimizer, self._names, found.tensors["optimizer"])
+        self.stream.position = Position(**found.state["position"])
+        if "position" in found.own:
+            self.stream.position = Position(*found.own["position"].tolist())
+
+
+def _step_size(training: ContrastiveTraining, step: int) -> float:
+    """Linear over the warm-up, then a cosine to zero (arXiv 2103.00020, section 2.5)."""
+    warm = training.step_size * (step + 1) / max(training.warmup, 1)
+    falling = Cosine(training.step_size, 0.0, training.updates - training.warmup)
+    return min(warm, cosine(falling, step - training.warmup))
+
+
+def _parameter_groups(model: Contrastive, weight_decay: float) -> list[dict[str, object]]:
+    """Weights that decay, and gains, biases and the temperature, which do not."""
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]

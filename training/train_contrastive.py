@@ -1,0 +1,64 @@
+"""Train the image-text model: `torchrun -m training.train_contrastive --recipe demo ...`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines import ledger, storage
+from pipelines.layout import join
+from pipelines.storage import list_files
+from training import checkpoint, cli, contrastive_report, finished, loop, runtime
+from training.contrastive_embedding import Embedder
+from training.contrastive_text import TOKENIZER
+from training.contrastive_trainer import ContrastiveTrainer
+from training.open_clip_config import own_config
+from training.recipes import recipe as recipe_named
+
+CODE_VERSION = "1"
+
+
+def train(
+    recipe: Annotated[str, typer.Option(help="name of a recipe of training/recipes.py")],
+    pairs: Annotated[
+        list[Path], typer.Option(help="directory deduped_pairs/batch=...; repeatable")
+    ],
+    tokenizer: Annotated[str, typer.Option(help="directory bpe_tokenizer")],
+    output: Annotated[Path, typer.Option(help="directory of checkpoints and the result")],
+    updates: Annotated[int, typer.Option(help="end after so many updates; 0: the recipe's")] = 0,
+) -> None:
+    """Train the contrastive model, going on from the newest checkpoint in OUTPUT."""
+    chosen = recipe_named(recipe)
+    training = chosen.contrastive_training
+    total = updates or training.updates
+    contents = [ledger.require_success(str(place)).content for place in (*pairs, tokenizer)]
+    numbers = dataclasses.asdict(chosen)
+    plain = [numbers[part] for part in ("text", "contrastive", "contrastive_training", "split")]
+    fingerprint = ledger.fingerprint(CODE_VERSION, [plain, total], contents)
+    if finished.is_current(output, fingerprint):
+        typer.echo(f"{output} is up to date")
+        return
+    process = runtime.start()
+    files = [f for directory in pairs for f in list_files(str(directory), ".parquet")]
+    words = storage.read_bytes(join(tokenizer, TOKENIZER)).decode()
+    trainer = ContrastiveTrainer(chosen, files, words, process, fingerprint)
+    loop.run(
+        trainer,
+        output,
+        updates=total,
+        report_every=min(training.report_every, max(1, total // 20)),
+        checkpoint_seconds=training.checkpoint_seconds,
+        per_update={"pairs_per_s": training.batch},
+    )
+    if process.first:
+        facts = {"recipe": chosen.name, "updates": total}
+        embedder = Embedder(trainer.model.eval(), trainer.text)
+        summary = contrastive_report.write(embedder, output, files, chosen.split) | facts
+        config = own_config(trainer.model)
+        finished.write(output, fingerprint, trainer.model, config, summary, tokenizer_json=words)
+        checkpoint.clear(output / "checkpoints")
+
+
+if __name__ == "__main__":
+    cli.run(train)
