@@ -1,20 +1,33 @@
-"""Checkpoints: safetensors and JSON in a directory that appears only when complete."""
+"""Checkpoints: safetensors and JSON in a directory that appears only when complete.
 
+Every process writes the rows it holds, and what is its own; any number of processes reads them.
+
+    update-000000100/
+      model.00000.safetensors    of process 0: whole tensors, or its rows of sharded ones
+      own.00000.safetensors      its random state, and what else no other process has
+      sums.00000.json            SHA-256 of its files
+      state.json                 position, schedule; written last
+"""
+
+import hashlib
 import json
-import os
+import math
 import shutil
-import uuid
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-SUCCESS = "_SUCCESS"
-_KEPT = 2
+from training import atomic_directory, stored_tensors
+from training.distributed.shards import Rows
+from training.runtime import barrier, greatest, place
+from training.stored_tensors import StoredTensors
+
+STATE = "state.json"
+BEST = "best.json"
 
 
 @dataclass(frozen=True)
@@ -24,71 +37,148 @@ class Checkpoint:
     Attributes:
         update: updates done.
         fingerprint: of the recipe and the data; another run's checkpoint is not resumed.
-        tensors: groups of named tensors (model, ema, optimizer).
+        tensors: groups of named tensors (model, ema, optimizer), the same in all processes or
+            the `Rows` that this one holds; `StoredTensors` when read.
         state: plain JSON (data position, schedule state).
+        own: named tensors of this process alone; empty for one that was not there before.
+        score: validation loss, the lower the better, if it was measured.
     """
 
     update: int
     fingerprint: str
-    tensors: Mapping[str, Mapping[str, Tensor]]
+    tensors: Mapping[str, Mapping[str, Any]]
     state: Mapping[str, Any]
+    own: Mapping[str, Tensor] = field(default_factory=dict)
+    score: float | None = None
 
 
-def write_directory(
-    target: Path, tensors: Mapping[str, Mapping[str, Tensor]], **texts: str
-) -> None:
-    """Write `NAME.safetensors` and text files so that `target` appears whole or not at all.
+def save(directory: Path, checkpoint: Checkpoint, keep: int = 2) -> None:
+    """Write `directory/update-N`, then remove all but the newest `keep` and the best.
 
-    Args:
-        target: directory; what was there is replaced.
-        tensors: one file a group.
-        texts: content by file name, `_json` standing for `.json`.
+    All processes of a run take part, and need a common `directory`.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for stale in target.parent.glob(f".{target.name}.*"):
-        shutil.rmtree(stale)
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-    temporary.mkdir()
-    for name, group in tensors.items():
-        whole = {key: tensor.detach().cpu().contiguous() for key, tensor in group.items()}
-        save_file(whole, temporary / f"{name}.safetensors")
-    for name, text in texts.items():
-        (temporary / name.replace("_json", ".json")).write_text(text)
-    for path in temporary.iterdir():
-        with open(path, "rb") as stream:
-            os.fsync(stream.fileno())
-    if target.exists():
-        # Two renames: a kill between them leaves no `target`, and the run is done again from
-        # the newest checkpoint, but a half-written one is never taken for whole.
-        old = target.parent / f".{target.name}.old"
-        target.rename(old)
-        temporary.rename(target)
-        shutil.rmtree(old)
-    else:
-        temporary.rename(target)
-
-
-def save(directory: Path, checkpoint: Checkpoint) -> None:
-    """Write `directory/update-N`, then remove all but the newest few."""
-    state = {
-        "update": checkpoint.update,
-        "fingerprint": checkpoint.fingerprint,
-        "state": dict(checkpoint.state),
-    }
+    rank, world = place()
     target = directory / f"update-{checkpoint.update:09d}"
-    write_directory(target, checkpoint.tensors, state_json=json.dumps(state, indent=1))
-    for old in _complete(directory)[:-_KEPT]:
-        shutil.rmtree(old)
+    temporary = target.parent / f".{target.name}.new"
+    if rank == 0:
+        for torn in directory.glob(".update-*"):
+            shutil.rmtree(torn)
+        temporary.mkdir(parents=True)
+    barrier()
+    _write_own_files(temporary, checkpoint, rank)
+    barrier()
+    if rank == 0:
+        state = {
+            "update": checkpoint.update,
+            "fingerprint": checkpoint.fingerprint,
+            "processes": world,
+            "score": checkpoint.score,
+            "state": dict(checkpoint.state),
+        }
+        (temporary / STATE).write_text(json.dumps(state, indent=1))
+        atomic_directory.commit(temporary, target)
+        _remove_old(directory, keep)
+    barrier()
+
+
+def _write_own_files(temporary: Path, checkpoint: Checkpoint, rank: int) -> None:
+    groups: dict[str, Mapping[str, Tensor | Rows]] = {"own": dict(checkpoint.own)}
+    for name, group in checkpoint.tensors.items():
+        groups[name] = {k: t for k, t in group.items() if rank == 0 or isinstance(t, Rows)}
+    written: list[Path] = []
+    for name, group in groups.items():
+        if group:
+            written.append(temporary / f"{name}.{rank:05d}.safetensors")
+            stored_tensors.write(written[-1], group)
+    sums = temporary / f"sums.{rank:05d}.json"
+    sums.write_text(json.dumps({path.name: _sha256(path) for path in written}))
+    atomic_directory.sync([*written, sums])
 
 
 def newest(directory: Path, fingerprint: str) -> Checkpoint | None:
-    """The newest complete checkpoint of this very run, or None."""
+    """The newest complete and undamaged checkpoint of this very run, or None.
+
+    A damaged one is left where it is, with a warning, and the one before it is taken.
+    """
     for path in reversed(_complete(directory)):
-        state = json.loads((path / "state.json").read_text())
+        problem = _problem(path)
+        if greatest(int(problem is not None))[0]:
+            print(
+                f"warning: {path} is damaged{problem or ''}; an older one is taken", file=sys.stderr
+            )
+            continue
+        state = json.loads((path / STATE).read_text())
         if state["fingerprint"] == fingerprint:
-            tensors = {p.stem: load_file(p) for p in sorted(path.glob("*.safetensors"))}
-            return Checkpoint(state["update"], fingerprint, tensors, state["state"])
+            return _read(path, state)
     return None
+
+
+def _read(path: Path, state: dict[str, Any]) -> Checkpoint:
+    groups: dict[str, list[Path]] = {}
+    for file in sorted(path.glob("*.safetensors")):
+        groups.setdefault(file.name.split(".")[0], []).append(file)
+    own = [
+        file for file in groups.pop("own", []) if file.name == f"own.{place()[0]:05d}.safetensors"
+    ]
+    tensors = {name: StoredTensors(files) for name, files in groups.items()}
+    return Checkpoint(
+        state["update"],
+        state["fingerprint"],
+        tensors,
+        state["state"],
+        dict(StoredTensors(own)),
+        state["score"],
+    )
+
+
+def _problem(path: Path) -> str | None:
+    """What is wrong with a checkpoint, as far as this process's share of its files tells."""
+    rank, world = place()
+    try:
+        processes = json.loads((path / STATE).read_text())["processes"]
+        for writer in range(rank, processes, world):
+            sums = json.loads((path / f"sums.{writer:05d}.json").read_text())
+            for name, expected in sums.items():
+                if _sha256(path / name) != expected:
+                    return f": {name} is not what was written"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f": {error}"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def best_score(directory: Path) -> float:
+    """The least score of the checkpoints there; infinite without one."""
+    return min(_scores(directory).values(), default=math.inf)
+
+
+def _scores(directory: Path) -> dict[Path, float]:
+    scores: dict[Path, float] = {}
+    for path in _complete(directory):
+        try:
+            score = json.loads((path / STATE).read_text())["score"]
+        except (OSError, ValueError, KeyError):
+            continue
+        if score is not None:
+            scores[path] = score
+    return scores
+
+
+def _remove_old(directory: Path, keep: int) -> None:
+    """Remove all but the newest `keep` and the one of the least score, which `best.json` names."""
+    scores = _scores(directory)
+    best = min(scores, key=lambda path: scores[path], default=None)
+    if best is not None:
+        temporary = directory / f".{BEST}"
+        temporary.write_text(json.dumps({"checkpoint": best.name, "score": scores[best]}))
+        temporary.replace(directory / BEST)
+    for old in _complete(directory)[:-keep]:
+        if old != best:
+            shutil.rmtree(old)
 
 
 def clear(directory: Path) -> None:
@@ -98,33 +188,3 @@ def clear(directory: Path) -> None:
 
 def _complete(directory: Path) -> list[Path]:
     return sorted(directory.glob("update-*"))
-
-
-def optimizer_tensors(
-    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]
-) -> dict[str, Tensor]:
-    """The optimiser's state as named tensors: `PARAMETER/KEY`."""
-    return {
-        f"{names[parameter]}/{key}": value
-        for parameter, values in optimizer.state.items()
-        for key, value in values.items()
-    }
-
-
-def load_optimizer(
-    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]
-) -> None:
-    """Inverse of `optimizer_tensors`."""
-    by_parameter: dict[str, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        parameter_name, key = name.rsplit("/", 1)
-        by_parameter.setdefault(parameter_name, {})[key] = value
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            found = by_parameter.get(names[parameter], {})
-            # Fused optimisers pair the elements as they lie in memory, so the state must have the
-            # parameter's own order (channels last), which the file does not keep.
-            optimizer.state[parameter] = {
-                key: value if key == "step" else torch.empty_like(parameter).copy_(value)
-                for key, value in found.items()
-            }

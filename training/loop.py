@@ -1,7 +1,10 @@
-"""The loop that both stages share: update, report, checkpoint, stop when asked to."""
+"""The loop that all trainings share: update, report, checkpoint, stop when asked to."""
 
+import dataclasses
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +14,7 @@ from torch import Tensor
 from training import checkpoint
 from training.checkpoint import Checkpoint
 from training.reporting import Reporter
-from training.runtime import Runtime, StopSignal
+from training.runtime import Runtime, StopSignal, random_state, restore_random_state
 
 
 class Stopped(SystemExit):
@@ -36,14 +39,56 @@ class Trainer(Protocol):
         """Do update number `step`, from 0; return scalars to report."""
 
     def save(self, done: int) -> Checkpoint:
-        """The state after `done` updates."""
+        """The state after `done` updates; every process is asked for its part."""
 
     def load(self, found: Checkpoint) -> None:
         """Go on from `save`."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What is measured now and then, beside the updates' own scalars.
+
+    Attributes:
+        every: updates between two looks; 0: never.
+        measure: takes the updates done and returns figures; runs in every process.
+        score: which figure ranks checkpoints, the lower the better; the best so far is worth a
+            checkpoint, and is kept.
+        pictures: image files that the last `measure` left, by name.
+    """
+
+    every: int
+    measure: Callable[[int], Mapping[str, float]]
+    score: str = ""
+    pictures: Callable[[], Mapping[str, Path]] = dict
+
+    def is_due(self, done: int) -> bool:
+        """Whether to look after `done` updates."""
+        return bool(self.every) and done % self.every == 0
+
+    def at(self, done: int, reporter: Reporter) -> dict[str, float]:
+        """Figures, if it is time for them."""
+        if not self.is_due(done):
+            return {}
+        figures = dict(self.measure(done))
+        for name, path in self.pictures().items():
+            reporter.picture(done, name, path)
+        return figures
+
+
+NO_LOOK = Look(0, lambda _: {})
+
+
 def run(
-    trainer: Trainer, output: Path, *, updates: int, report_every: int, checkpoint_seconds: float
+    trainer: Trainer,
+    output: Path,
+    *,
+    updates: int,
+    report_every: int,
+    checkpoint_seconds: float,
+    per_update: Mapping[str, float] | None = None,
+    look: Look = NO_LOOK,
+    keep: int = 2,
 ) -> None:
     """Do updates up to number `updates`, from the newest checkpoint on.
 
@@ -53,33 +98,84 @@ def run(
         updates: where to end.
         report_every: updates between reports.
         checkpoint_seconds: time between checkpoints.
+        per_update: work of one update by name; its rate per second is reported.
+        look: what is measured besides.
+        keep: checkpoints that are kept besides the best one.
 
     Raises:
         Stopped: after SIGINT or SIGTERM, with a checkpoint written.
     """
     runtime, directory = trainer.runtime, output / "checkpoints"
-    found = checkpoint.newest(directory, trainer.fingerprint)
-    if found is not None:
-        trainer.load(found)
-        if runtime.first:
-            print(f"going on from update {found.update}", flush=True)
-    start = found.update if found else 0
+    start = _resume(trainer, directory)
     stop = StopSignal(runtime)
     saved_at = time.monotonic()
-    sums: dict[str, Tensor] = {}
-    count = 0
+    best = checkpoint.best_score(directory)
+    means = _Means(per_update or {})
     with Reporter(output, updates, start, runtime.first) as reporter:
         for step in range(start, updates):
-            for name, value in trainer.update(step).items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
-            count, done = count + 1, step + 1
-            if done % report_every == 0 or done in (1, updates):
-                reporter.log(done, {name: (s / count).item() for name, s in sums.items()})
-                sums, count = {}, 0
-            due = time.monotonic() - saved_at > checkpoint_seconds
-            received, due = stop.agree(due)
-            if (received or due) and runtime.first:
-                checkpoint.save(directory, trainer.save(done))
+            means.add(partial(trainer.update, step))
+            done, score = step + 1, None
+            if done % report_every == 0 or done in (1, updates) or look.is_due(done):
+                # Before the look, which takes time of its own.
+                figures = means.take()
+                seen = look.at(done, reporter)
+                reporter.log(done, figures | seen)
+                score = seen.get(look.score)
+            better = score is not None and score < best
+            best = min(best, math.inf if score is None else score)
+            overdue = time.monotonic() - saved_at > checkpoint_seconds
+            received, due = stop.agree(better or overdue)
+            if received or due:
+                _save(trainer, directory, done, score, keep)
                 saved_at = time.monotonic()
             if received:
                 raise Stopped(received)
+
+
+def _resume(trainer: Trainer, directory: Path) -> int:
+    """Load the newest checkpoint, if there is one; the updates done."""
+    found = checkpoint.newest(directory, trainer.fingerprint)
+    if found is None:
+        return 0
+    trainer.load(found)
+    restore_random_state(found.own)
+    if trainer.runtime.first:
+        print(f"going on from update {found.update}", flush=True)
+    return found.update
+
+
+def _save(trainer: Trainer, directory: Path, done: int, score: float | None, keep: int) -> None:
+    state = trainer.save(done)
+    own = {**state.own, **random_state()}
+    checkpoint.save(directory, dataclasses.replace(state, own=own, score=score), keep)
+
+
+class _Means:
+    """Means of reported scalars, and rates of work, since the last report."""
+
+    def __init__(self, per_update: Mapping[str, float]):
+        self._per_update = per_update
+        self._begin()
+
+    def _begin(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+        self._seconds = 0.0
+
+    def add(self, update: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Do an update, and take in its scalars and its time."""
+        begun = time.monotonic()
+        for name, value in update().items():
+            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value.detach()
+        self._count += 1
+        self._seconds += time.monotonic() - begun
+
+    def take(self) -> dict[str, float]:
+        """Means and rates; the next ones begin."""
+        begun = time.monotonic()
+        means = {name: (s / self._count).item() for name, s in self._sums.items()}
+        # The line above waited for the device.
+        seconds = max(self._seconds + time.monotonic() - begun, 1e-9)
+        rates = {name: n * self._count / seconds for name, n in self._per_update.items()}
+        self._begin()
+        return means | rates

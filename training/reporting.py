@@ -1,4 +1,4 @@
-"""What a training program says while it runs: lines, a metrics file, Dagster.
+"""What a training program says while it runs: lines, a metrics file, TensorBoard, Dagster.
 
 The only module that speaks the Dagster Pipes protocol; started by a person, it stays silent
 there.
@@ -10,17 +10,24 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
+import numpy as np
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, PipesContext, open_dagster_pipes
+from PIL import Image
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
 
 
 class Reporter:
     """Progress of one program; a context manager.
 
     Args:
-        output: directory of `metrics.jsonl`; None keeps no file.
+        output: directory of `metrics.jsonl` and `tensorboard/`; None keeps no file.
         updates: how many steps the work has.
         start: steps done before; later lines of an interrupted run are dropped.
         active: false in all processes but the first.
@@ -29,10 +36,12 @@ class Reporter:
     def __init__(self, output: Path | None, updates: int, start: int = 0, active: bool = True):
         self.updates, self.active = updates, active
         self._pipes: PipesContext | None = None
+        self._board: SummaryWriter | None = None
         self._metrics = output / METRICS if output and active else None
         self._since, self._start = time.monotonic(), start
         if self._metrics:
             _keep_until(self._metrics, start)
+            self._board = _tensorboard(self._metrics.parent / TENSORBOARD, start)
 
     def __enter__(self) -> "Reporter":
         if self.active and os.environ.get(DAGSTER_PIPES_CONTEXT_ENV_VAR):
@@ -45,6 +54,8 @@ class Reporter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._board is not None:
+            self._board.close()
         if self._pipes is not None:
             self._pipes.close()
 
@@ -59,6 +70,9 @@ class Reporter:
         if self._metrics:
             with open(self._metrics, "a") as stream:
                 stream.write(json.dumps({"step": step, **metrics}) + "\n")
+        if self._board is not None:
+            for name, value in metrics.items():
+                self._board.add_scalar(name, value, step)
         if self._pipes is not None:
             self._pipes.report_custom_message(
                 {
@@ -69,6 +83,15 @@ class Reporter:
                 }
             )
 
+    def picture(self, step: int, name: str, path: Path) -> None:
+        """Show an image file that was made after `step` updates."""
+        if self._board is not None:
+            with Image.open(path) as image:
+                self._board.add_image(name, np.asarray(image.convert("RGB")), step, None, "HWC")
+        if self._pipes is not None:
+            message = {"kind": "picture", "step": step, "name": name, "path": str(path)}
+            self._pipes.report_custom_message(message)
+
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:
     """The lines of a run's metrics file."""
@@ -78,6 +101,13 @@ def read_metrics(directory: Path) -> list[dict[str, float]]:
     # A line without its end was being written when the program was killed.
     whole = path.read_text().rpartition("\n")[0]
     return [json.loads(line) for line in whole.splitlines()]
+
+
+def _tensorboard(directory: Path, start: int) -> "SummaryWriter":
+    # Only the training programs have torch loaded already.
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(directory), purge_step=start + 1)
 
 
 def _keep_until(path: Path, step: int) -> None:

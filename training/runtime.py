@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FrameType
 
@@ -38,6 +39,44 @@ def start() -> Runtime:
     return Runtime(rank, world, device)
 
 
+def place() -> tuple[int, int]:
+    """Rank of this process, and how many there are."""
+    if not dist.is_initialized():
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    greatest(0)
+
+
+def greatest(*values: int) -> list[int]:
+    """The greatest value of all processes, one by one."""
+    if place()[1] == 1:
+        return list(values)
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    tensor = torch.tensor(values, device=device)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return [int(value) for value in tensor.tolist()]
+
+
+def random_state() -> dict[str, torch.Tensor]:
+    """State of this process's random generators, for its own part of a checkpoint."""
+    state = {"random/cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["random/cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: Mapping[str, torch.Tensor]) -> None:
+    """Inverse of `random_state`; what is missing stays as it is."""
+    if "random/cpu" in state:
+        torch.set_rng_state(state["random/cpu"])
+    if "random/cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["random/cuda"])
+
+
 class StopSignal:
     """Remembers SIGINT and SIGTERM, so that a run ends between two updates."""
 
@@ -52,10 +91,6 @@ class StopSignal:
 
     def agree(self, checkpoint_due: bool) -> tuple[int, bool]:
         """The signal any process received (0: none), and whether the first wants a checkpoint."""
-        if self._runtime.world == 1:
-            return self._received, checkpoint_due
         due = checkpoint_due and self._runtime.first
-        flags = torch.tensor([self._received, int(due)], device=self._runtime.device)
-        dist.all_reduce(flags, dist.ReduceOp.MAX)
-        received, wanted = flags.tolist()
-        return int(received), bool(wanted)
+        received, wanted = greatest(self._received, int(due))
+        return received, bool(wanted)

@@ -51,7 +51,7 @@ class TrainingProgram:
         python = [sys.executable, "-m"]
         if self.processes is None:
             return [*python, self.module, *self.arguments]
-        torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}"]
+        torchrun = ["training.launch", "--standalone", f"--nproc-per-node={self.processes}"]
         return [*python, *torchrun, "-m", self.module, *self.arguments]
 
     def environment(self) -> dict[str, str]:

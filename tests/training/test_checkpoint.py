@@ -1,11 +1,15 @@
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
 
-from training import checkpoint
+from training import atomic_directory, checkpoint, stored_tensors
 from training.checkpoint import Checkpoint
+from training.distributed.shards import Rows
+from training.optimizer_state import load_optimizer, optimizer_tensors
+from training.stored_tensors import StoredTensors
 
 
 def state(update: int, fingerprint: str = "run") -> Checkpoint:
@@ -46,7 +50,7 @@ def test_a_directory_torn_by_a_kill_is_ignored_and_removed(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.checkpoint.os.fsync", killed)
+        patch.setattr("training.atomic_directory.os.fsync", killed)
         with pytest.raises(KilledError):
             checkpoint.save(tmp_path, state(2))
     assert len(list(tmp_path.iterdir())) == 2  # the torn one is there
@@ -61,7 +65,7 @@ def test_a_kill_between_the_renames_leaves_nothing_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "final"
-    checkpoint.write_directory(target, {}, a_json="1")
+    atomic_directory.write(target, {}, a_json="1")
     rename = Path.rename
     calls = []
 
@@ -74,9 +78,9 @@ def test_a_kill_between_the_renames_leaves_nothing_half(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", once)
         with pytest.raises(KeyboardInterrupt):
-            checkpoint.write_directory(target, {}, a_json="2")
+            atomic_directory.write(target, {}, a_json="2")
     assert not target.exists()
-    checkpoint.write_directory(target, {}, a_json="3")
+    atomic_directory.write(target, {}, a_json="3")
     assert (target / "a.json").read_text() == "3"
     assert [p.name for p in tmp_path.iterdir()] == ["final"]
 
@@ -95,12 +99,48 @@ def test_clear(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_damaged_tensor_file_is_an_error_and_not_a_fresh_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["model.00000.safetensors", "state.json", "sums.00000.json"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint.save(tmp_path, state(1))
-    path = tmp_path / "update-000000001/model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(SafetensorError):
-        checkpoint.newest(tmp_path, "run")
+    checkpoint.save(tmp_path, state(2))
+    path = tmp_path / "update-000000002" / file
+    torn = bytearray(path.read_bytes())
+    torn[len(torn) // 2] ^= 1
+    path.write_bytes(torn if file.startswith("model") else torn[:-3])
+    found = checkpoint.newest(tmp_path, "run")
+    assert found is not None
+    assert found.update == 1
+    assert "update-000000002 is damaged" in capsys.readouterr().err
+
+
+def test_the_best_is_named_and_outlives_the_newest(tmp_path: Path) -> None:
+    assert checkpoint.best_score(tmp_path) == float("inf")
+    for update, score in enumerate([3.0, 1.0, None, 2.0, 2.5], 1):
+        checkpoint.save(tmp_path, dataclasses.replace(state(update), score=score))
+    kept = sorted(p.name for p in tmp_path.glob("update-*"))
+    assert kept == ["update-000000002", "update-000000004", "update-000000005"]
+    best = json.loads((tmp_path / checkpoint.BEST).read_text())
+    assert best == {"checkpoint": "update-000000002", "score": 1.0}
+    assert checkpoint.best_score(tmp_path) == 1.0
+    checkpoint.save(tmp_path, dataclasses.replace(state(6), score=0.5), keep=1)
+    assert [p.name for p in tmp_path.glob("update-*")] == ["update-000000006"]
+
+
+def test_rows_of_several_processes_are_one_tensor_again(tmp_path: Path) -> None:
+    whole = torch.arange(21.0).view(7, 3)
+    for rank, (start, stop) in enumerate([(0, 3), (3, 6), (6, 7), (7, 7)]):
+        held = {"w": Rows(whole[start:stop], start, 7)}
+        extra = {"step": torch.tensor(5.0)} if rank == 0 else {}
+        stored_tensors.write(tmp_path / f"model.{rank:05d}.safetensors", {**held, **extra})
+    stored = StoredTensors(sorted(tmp_path.iterdir()))
+    assert torch.equal(stored["w"], whole)
+    assert stored["step"] == 5
+    for start, stop in [(0, 4), (2, 7), (5, 6), (7, 7)]:
+        part = torch.zeros(stop - start, 3)
+        stored.into("w", Rows(part, start, 7))
+        assert torch.equal(part, whole[start:stop])
 
 
 def trained(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
@@ -128,7 +168,7 @@ def test_the_optimizer_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
     names = {p: name for name, p in model.named_parameters()}
     groups = {
         "model": dict(model.named_parameters()),
-        "optimizer": checkpoint.optimizer_tensors(optimizer, names),
+        "optimizer": optimizer_tensors(optimizer, names),
     }
     checkpoint.save(tmp_path, Checkpoint(6, "run", groups, {}))
     found = checkpoint.newest(tmp_path, "run")
@@ -136,7 +176,7 @@ def test_the_optimizer_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
 
     resumed, fresh = trained(0)
     resumed.load_state_dict(dict(found.tensors["model"]))
-    checkpoint.load_optimizer(
+    load_optimizer(
         fresh, {p: name for name, p in resumed.named_parameters()}, found.tensors["optimizer"]
     )
     step(resumed, fresh, range(6, 10))

@@ -1,0 +1,29 @@
+"""Run a function in several processes that are joined by Gloo."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# ruff: noqa: TID253 - a helper of the training tests
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def run_in(world: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What `function(rank, world, *arguments)` returns in each process."""
+    with tempfile.TemporaryDirectory() as directory:
+        mp.spawn(_work, (world, directory, function, arguments), nprocs=world)
+        return [torch.load(Path(directory) / str(r), weights_only=True) for r in range(world)]
+
+
+def _work(
+    rank: int, world: int, directory: str, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{directory}/meet", rank=rank, world_size=world)
+    try:
+        torch.save(function(rank, world, *arguments), Path(directory) / str(rank))
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,106 @@
+"""The transformer's trainer in one and in two processes: replicated, sharded, compressed."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import tiny_training
+import torch
+from many_processes import run_in
+from tiny_training import Finished
+
+from training import checkpoint, loop
+from training.dalle_trainer import DALLETrainer, Execution
+from training.precision import Precision
+from training.runtime import Runtime
+from training.token_data import TokenData
+
+CASES = {
+    "plain": Execution(),
+    "sharded": Execution(shard=True, recompute=True),
+    "compressed": Execution(compress=True),
+    "half": Execution(precision=Precision.FP16_PER_BLOCK, micro_batch=1),
+}
+
+
+def _train(rank: int, world: int, dataset: str, output: str, case: str, until: int) -> list[float]:
+    trainer = DALLETrainer(
+        TokenData(dataset, tiny_training.tiny()),
+        Runtime(rank, world, torch.device("cpu")),
+        "run",
+        CASES[case],
+    )
+    losses: list[float] = []
+    update = trainer.update
+
+    def noted(step: int) -> dict[str, torch.Tensor]:
+        found = update(step)
+        losses.append(float(found["image"]))
+        return found
+
+    trainer.update = noted  # type: ignore[method-assign]
+    loop.run(trainer, Path(output), updates=until, report_every=1, checkpoint_seconds=0)
+    return losses
+
+
+def _all(rank: int, world: int, dataset: str, output: str) -> dict[str, list[float]]:
+    found = {c: _train(rank, world, dataset, f"{output}/{c}", c, 8) for c in CASES}
+    for case in ("sharded", "compressed", "half"):
+        # From its checkpoint after 8 updates, beside a run that never stopped.
+        found[f"{case} resumed"] = _train(rank, world, dataset, f"{output}/{case}", case, 12)
+        whole = _train(rank, world, dataset, f"{output}/{case} whole", case, 12)
+        found[f"{case} whole"] = whole[8:]
+    return found
+
+
+@pytest.fixture(scope="module")
+def two(
+    finished: Finished, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, list[float]]]:
+    output = tmp_path_factory.mktemp("two")
+    found = run_in(2, _all, finished.dataset, str(output))
+    assert found[0] == found[1]  # all processes report the same
+    return output, found[0]
+
+
+def test_two_processes_learn_as_one_does(
+    two: tuple[Path, dict[str, list[float]]], finished: Finished, tmp_path: Path
+) -> None:
+    _, found = two
+    alone = _train(0, 1, finished.dataset, str(tmp_path), "plain", 8)
+    assert found["plain"] == pytest.approx(alone, rel=1e-4)
+    assert found["sharded"] == pytest.approx(alone, rel=1e-4)
+    assert found["half"] == pytest.approx(alone, rel=5e-3)
+    assert found["compressed"] == pytest.approx(alone, rel=2e-2)
+
+
+@pytest.mark.parametrize("case", ["sharded", "compressed", "half"])
+def test_a_resumed_run_is_the_uninterrupted_one(
+    case: str, two: tuple[Path, dict[str, list[float]]]
+) -> None:
+    resumed, whole = two[1][f"{case} resumed"], two[1][f"{case} whole"]
+    if case == "compressed":
+        # Only the sum of the error buffers is kept, so each process goes on with its mean.
+        assert resumed == pytest.approx(whole, rel=1e-2)
+    else:
+        assert resumed == whole
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_one_process_goes_on_from_two(
+    case: str, two: tuple[Path, dict[str, list[float]]], finished: Finished
+) -> None:
+    stored = checkpoint.newest(two[0] / case / "checkpoints", "run")
+    assert stored is not None
+    data = TokenData(finished.dataset, tiny_training.tiny())
+    runtime = Runtime(0, 1, torch.device("cpu"))
+    execution = dataclasses.replace(CASES[case], shard=False, compress=False)
+    trainer = DALLETrainer(data, runtime, "run", execution)
+    trainer.load(stored)
+    for name, parameter in trainer.model.named_parameters():
+        assert torch.equal(parameter, stored.tensors["model"][name])
+    figures = trainer.update(stored.update)
+    assert 0 < float(figures["image"]) < 6
+    if trainer.scales is not None:
+        assert trainer.scales.replicas == 1
+        assert max(trainer.scales.values) < 2.0**14

@@ -1,0 +1,261 @@
+"""One run of stage two: model, optimiser, averaged weights and data, and their update (B.2)."""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from training.checkpoint import Checkpoint
+from training.distributed.data_parallel import exchanging, replicate, shard
+from training.distributed.power_sgd import PowerSGD, rank_for
+from training.distributed.shards import local, rows_like, rows_of, whole
+from training.ema import Ema, OffloadedEma
+from training.errors import InputError
+from training.losses import stream_loss
+from training.models.transformer import Transformer
+from training.optimizer import ClippedAdamW, clip_by_norm, global_norm
+from training.optimizer_state import load_optimizer, optimizer_tensors
+from training.precision import Precision, recompute_blocks, run_blocks_in
+from training.resume_position import own_position, position_for
+from training.row_stream import Position
+from training.runtime import Runtime, greatest
+from training.schedules import Plateau, step_size
+from training.splits import Split
+from training.token_data import TokenBatch, TokenData
+
+# So many skipped updates in a row mean that no scale will help.
+_MOST_SKIPPED = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How a run computes; what it computes is the recipe's, so a resumed run may differ here.
+
+    Attributes:
+        precision: of the products inside the blocks.
+        recompute: keep each block's input alone, and compute the rest again when going backward.
+        shard: split parameters, moments and averages among the processes (FSDP2).
+        compress: exchange gradients by PowerSGD.
+        micro_batch: rows of one forward and backward pass in a process; 0: all at once.
+    """
+
+    precision: Precision = Precision.AUTO
+    recompute: bool = False
+    shard: bool = False
+    compress: bool = False
+    micro_batch: int = 0
+
+    def __post_init__(self) -> None:
+        if self.shard and self.compress:
+            raise InputError("compression works on whole gradients; leave out sharding")
+
+
+class DALLETrainer:
+    """The state of a run and its update.
+
+    Args:
+        data: the published dataset and its recipe.
+        runtime: this process.
+        fingerprint: of recipe and data.
+        execution: how to compute.
+    """
+
+    def __init__(
+        self,
+        data: TokenData,
+        runtime: Runtime,
+        fingerprint: str,
+        execution: Execution = Execution(),
+    ):
+        self.recipe = data.recipe
+        self.training = self.recipe.dalle_training
+        self.runtime, self.fingerprint, self.execution = runtime, fingerprint, execution
+        self.precision = execution.precision.on(runtime.device)
+        torch.manual_seed(self.training.seed)
+        self.shape = self.tokens(data)
+        self.model = Transformer(self.recipe.transformer, **self.shape).to(runtime.device)
+        if execution.recompute:
+            recompute_blocks(self.model.blocks)
+        self.scales = run_blocks_in(
+            self.precision, self.model.blocks, runtime.world, runtime.device
+        )
+        self.compression: PowerSGD | None = None
+        self.wrapped = self._distribute()
+        self._parameters = list(self.model.parameters())
+        self._by_block = [list(block.parameters()) for block in self.model.blocks]
+        offloaded = runtime.device.type == "cuda"
+        self.ema = (OffloadedEma if offloaded else Ema)(self.model, self.training.ema)
+        self.optimizer = ClippedAdamW(self.model, self.training.adamw)
+        self.plateau = Plateau()
+        self.skipped_in_a_row = 0
+        self.stream = data.stream(Split.TRAIN, runtime.rank, runtime.world, seed=self.training.seed)
+        self.rows = max(1, self.training.batch // runtime.world)
+        self._batches = data.training_batches(self.stream, self.rows)
+        self._names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
+
+    @staticmethod
+    def tokens(data: TokenData) -> dict[str, int]:
+        """Vocabularies and lengths of the model for this dataset."""
+        return {
+            "text_vocabulary": data.encoder.vocabulary,
+            "text_length": data.recipe.text.length,
+            "image_vocabulary": data.manifest.image_vocabulary,
+            "grid": data.manifest.grid,
+        }
+
+    def _distribute(self) -> nn.Module:
+        if self.runtime.world == 1:
+            return self.model
+        if self.execution.shard:
+            # fp16 keeps gains and biases in fp32, so there the blocks travel as they are stored.
+            gathered = torch.bfloat16 if self.precision is Precision.BF16 else None
+            shard(self.model, self.model.blocks, gathered)
+            return self.model
+        if self.execution.compress:
+            self.compression = self._power_sgd()
+        return replicate(self.model, self.compression)
+
+    def _power_sgd(self) -> PowerSGD:
+        matrices = {
+            f"blocks.{name}": p for name, p in self.model.blocks.named_parameters() if p.ndim == 2
+        }
+        index: dict[Tensor, int] = {
+            p: i for i, block in enumerate(self.model.blocks) for p in block.parameters()
+        }
+        scales = self.scales
+
+        def divisor(parameter: Tensor) -> Tensor | None:
+            at = index.get(parameter)
+            return None if scales is None or at is None else scales.tensor[at]
+
+        rank = rank_for(self.recipe.transformer.width)
+        return PowerSGD(matrices, rank, self.training.seed, divisor)
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """One update; figures of all processes together."""
+        training = self.training
+        nats = self._backward(next(self._batches).to(self.runtime.device))
+        overflowed = self._unscale()
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = float(global_norm(gradients))
+        usable = math.isfinite(norm) and not overflowed
+        rate = step_size(training, step, min(self.plateau.halvings, training.halvings))
+        self.ema_release()
+        if usable:
+            self.optimizer.update(rate, clip_by_norm(gradients, norm, training.clip))
+        self._count_skipped(usable)
+        if (step + 1) % training.ema_every == 0:
+            self.ema.update(step // training.ema_every)
+        loss = float(stream_loss(nats[0], nats[1], training.text_weight))
+        if training.decay == "plateau" and math.isfinite(loss):
+            self.plateau.update(loss)
+        figures = {"gradient_norm": norm, "step_size": rate, "skipped": float(not usable)}
+        figures |= self.scales.reported() if self.scales else {}
+        reported = {name: torch.tensor(value) for name, value in figures.items()}
+        return {"text": nats[0], "image": nats[1], **reported}
+
+    def _backward(self, batch: TokenBatch) -> Tensor:
+        """Gradients of a batch, added over its parts and all processes; nats of text and image."""
+        self.optimizer.zero_grad()
+        parts = _parts(batch, self.execution.micro_batch)
+        nats = torch.zeros(2, device=self.runtime.device)
+        for i, part in enumerate(parts):
+            text = self.model.pad_text(part.text, part.lengths)
+            with exchanging(self.wrapped, last=i + 1 == len(parts)):
+                found = self.wrapped(text, part.codes)
+                share = len(part.codes) / len(batch.codes) / self.runtime.world
+                loss = stream_loss(found.text, found.image, self.training.text_weight)
+                (loss * share).backward()
+            nats += torch.stack((found.text, found.image)).detach() * share
+        if self.runtime.world > 1:
+            dist.all_reduce(nats)
+        return nats
+
+    def _unscale(self) -> bool:
+        """Undo the blocks' scales and move them; whether any block overflowed in any process."""
+        if self.scales is None:
+            return False
+        groups = [[local(p.grad) for p in block if p.grad is not None] for block in self._by_block]
+        finite = [torch.stack(torch._foreach_norm(group)).isfinite().all() for group in groups]
+        flags = (self.scales.filtered | ~torch.stack(finite)).int().tolist()
+        overflowed = [bool(flag) for flag in greatest(*flags)]
+        if self.compression is None:
+            self.scales.divide_(groups)
+        self.scales.update(overflowed)
+        return any(overflowed)
+
+    def ema_release(self) -> None:
+        """Let the optimiser change weights that the average may still be copying."""
+        if isinstance(self.ema, OffloadedEma):
+            self.ema.release()
+
+    def _count_skipped(self, usable: bool) -> None:
+        self.skipped_in_a_row = 0 if usable else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row >= _MOST_SKIPPED:
+            raise InputError(
+                f"the gradients of {_MOST_SKIPPED} updates in a row were not finite, so none was "
+                "made; train with a smaller step size, or in bf16 or fp32"
+            )
+
+    def save(self, done: int) -> Checkpoint:
+        """State after `done` updates."""
+        named = dict(self.model.named_parameters())
+        averages = self.ema.tensors()
+        tensors: dict[str, dict[str, Any]] = {
+            "model": {name: rows_of(p) for name, p in named.items()},
+            "ema": {name: rows_like(p, averages[name]) for name, p in named.items()},
+            "optimizer": optimizer_tensors(self.optimizer, self._names),
+        }
+        if self.compression is not None:
+            tensors["errors"] = self.compression.summed_errors()
+        position = self.stream.position
+        state = {
+            "position": dataclasses.asdict(position),
+            "world": self.runtime.world,
+            "plateau": self.plateau.state(),
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "scales": self.scales.state() if self.scales else None,
+        }
+        return Checkpoint(done, self.fingerprint, tensors, state, own=own_position(position))
+
+    def load(self, found: Checkpoint) -> None:
+        """Go on from `save` of any number of processes."""
+        averages = self.ema.tensors()
+        with torch.no_grad():
+            for name, p in self.model.named_parameters():
+                found.tensors["model"].into(name, rows_of(p))  # type: ignore[attr-defined]
+                found.tensors["ema"].into(name, rows_like(p, averages[name]))  # type: ignore[attr-defined]
+        load_optimizer(self.optimizer, self._names, found.tensors["optimizer"])
+        self.optimizer.measure_bound()
+        if self.compression is not None and "errors" in found.tensors:
+            self.compression.load(found.tensors["errors"])
+        state = found.state
+        stored = Position(**state["position"])
+        self.stream.position = position_for(stored, state["world"], found.own, self.runtime)
+        self.plateau.load(state["plateau"])
+        self.skipped_in_a_row = state["skipped_in_a_row"]
+        if self.scales is not None and state["scales"] is not None:
+            self.scales.load(state["scales"])
+
+    def averaged(self) -> Transformer:
+        """A model of its own with the averaged weights; every process must take part."""
+        averages = self.ema.tensors()
+        model = Transformer(self.recipe.transformer, **self.shape)
+        with torch.no_grad():
+            for (name, live), p in zip(
+                self.model.named_parameters(), model.parameters(), strict=True
+            ):
+                p.copy_(whole(live.detach(), averages[name]))
+        return model.to(self.runtime.device).eval()
+
+
+def _parts(batch: TokenBatch, rows: int) -> list[TokenBatch]:
+    """A batch in parts of at most `rows` rows."""
+    columns: Iterable[tuple[Tensor, ...]] = (
+        column.split(rows or len(column)) for column in (batch.text, batch.lengths, batch.codes)
+    )
+    return [TokenBatch(*part) for part in zip(*columns, strict=True)]

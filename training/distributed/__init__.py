@@ -1,0 +1,1 @@
+"""Several processes: shards of parameters, sums of gradients, and their compression."""

@@ -1,0 +1,54 @@
+"""An optimiser's state as named tensors, for checkpoints."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.distributed.shards import rows_of
+from training.stored_tensors import StoredTensors
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]
+) -> dict[str, Any]:
+    """The optimiser's state as named tensors: `PARAMETER/KEY`."""
+    return {
+        f"{names[parameter]}/{key}": rows_of(value)
+        for parameter, values in optimizer.state.items()
+        for key, value in values.items()
+    }
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer,
+    names: Mapping[Tensor, str],
+    tensors: Mapping[str, Any],
+) -> None:
+    """Inverse of `optimizer_tensors`, in any number of processes.
+
+    Args:
+        optimizer: of the same parameters.
+        names: of its parameters.
+        tensors: a checkpoint's group, `StoredTensors`.
+    """
+    assert isinstance(tensors, StoredTensors), type(tensors)
+    stored = tensors
+    keys: dict[str, list[str]] = {}
+    for name in stored:
+        parameter_name, key = name.rsplit("/", 1)
+        keys.setdefault(parameter_name, []).append(key)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            name = names[parameter]
+            state: dict[str, Tensor] = {}
+            for key in keys.get(name, []):
+                if key == "step":
+                    state[key] = stored[f"{name}/{key}"]
+                else:
+                    # Fused optimisers pair the elements as they lie in memory, so the state must
+                    # have the parameter's own order (channels last), which the file does not keep.
+                    state[key] = torch.empty_like(parameter)
+                    stored.into(f"{name}/{key}", rows_of(state[key]))
+            optimizer.state[parameter] = state
