@@ -1,0 +1,92 @@
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from tiny_training import Finished
+
+from training import evaluate
+from training import finished as finished_models
+from training.recipes import recipe
+from training.token_data import TokenData
+
+
+class _Page(HTMLParser):
+    """Texts of the table cells, and where pictures and links lead."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.cells: list[str] = []
+        self.sources: list[str] = []
+        self._inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.sources += [v or "" for k, v in attributes if k in ("src", "href")]
+        self._inside = tag == "td"
+        if self._inside:
+            self.cells.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = self._inside and tag != "td"
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.cells[-1] += data
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluation")
+
+
+def test_the_report_stands_alone_and_tells_everything(
+    finished: Finished, tiny_recipe: str, evaluated: Path
+) -> None:
+    evaluate.evaluate(finished.dalle, finished.dvae, finished.dataset, evaluated, pictures=16)
+    text = (evaluated / "report.html").read_text()
+    page = _Page(text)
+    assert page.sources
+    for source in page.sources:
+        kind, _, data = source.partition(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
+    manifest = TokenData(finished.dataset, recipe(tiny_recipe)).manifest
+    for value in (
+        manifest.version,
+        manifest.tokenizer_sha256,
+        manifest.dvae_sha256,
+        finished_models.sha256(finished.dalle),
+        finished_models.sha256(finished.dvae),
+    ):
+        assert value in page.cells
+    for record in manifest.funnel():
+        at = page.cells.index(record.dataset)
+        assert page.cells[at + 1] == f"{record.rows_in:,}"
+        assert page.cells[at + 2] == f"{record.kept:,}"
+
+
+def test_json_parquet_and_page_have_the_same_figures(evaluated: Path) -> None:
+    figures = json.loads((evaluated / "evaluation.json").read_text())
+    rows = pq.read_table(evaluated / "evaluation.parquet").to_pylist()
+    values = {row["name"]: row["text"] if row["value"] is None else row["value"] for row in rows}
+    assert values == figures
+    cells = _Page((evaluated / "report.html").read_text()).cells
+    assert all(name in cells for name in figures)
+    units = {row["name"]: row["unit"] for row in rows}
+    assert units["held_out_nats_image"] == "nats per image token"
+    assert units["codebook_used"] == "codes"
+
+
+def test_drawn_pictures_are_compared_at_every_radius(evaluated: Path) -> None:
+    figures = json.loads((evaluated / "evaluation.json").read_text())
+    assert figures["fidelity_network"] == "efficientnet-lite0"
+    unseen = figures["validation_rows"] + figures["held_out_rows"]
+    assert figures["fidelity_pictures"] == min(16, unseen)
+    fids = {int(m[1]): v for k, v in figures.items() if (m := re.fullmatch(r"fid_blur_(\d)", k))}
+    assert list(fids) == [0, 1, 2, 4, 8]
+    assert all(value > 0 for value in fids.values())
+    assert (evaluated / "blur.png").exists()

@@ -1,0 +1,131 @@
+"""One page about a model: its pictures, curves, figures, data and versions, in one HTML file."""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipelines import storage
+from pipelines.publish.manifest import Manifest
+from training import finished
+
+REPORT, FIGURES, TABLE = "report.html", "evaluation.json", "evaluation.parquet"
+
+# By the ending of a figure's name; the first that fits counts.
+_UNITS = {
+    "nats_text": "nats per text token",
+    "nats_image": "nats per image token",
+    "nats_image_shuffled": "nats per image token, captions shuffled",
+    "caption_gain": "nats per image token",
+    "psnr_db": "dB",
+    "rows": "rows",
+    "codebook_perplexity": "codes",
+    "codebook_used": "codes",
+}
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("text", pa.string()),
+        pa.field("unit", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A named figure; a word, a hash for instance, is one without a unit."""
+
+    name: str
+    value: float | int | str
+
+    @property
+    def unit(self) -> str:
+        """What it is counted in; empty for ratios and words."""
+        return next((unit for end, unit in _UNITS.items() if self.name.endswith(end)), "")
+
+    @property
+    def shown(self) -> str:
+        """The value for a reader."""
+        if isinstance(self.value, float):
+            return f"{self.value:.4g}"
+        return f"{self.value:,}" if isinstance(self.value, int) else self.value
+
+
+def write(
+    output: Path,
+    models: Mapping[str, Path],
+    manifest: Manifest,
+    figures: Mapping[str, float | int | str],
+    pictures: Iterable[Path],
+) -> None:
+    """Write `report.html`, and the figures as JSON and Parquet, into `output`.
+
+    Args:
+        output: directory, also of the plots.
+        models: directories of the finished models by name; the last one is the report's subject.
+        manifest: of the dataset.
+        figures: by name.
+        pictures: PNG files to show, in order; one that is not there is left out.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    rows = [Figure(name, value) for name, value in sorted(figures.items())]
+    storage.write_json(str(output / FIGURES), dict(figures))
+    _write_table(output / TABLE, rows)
+    subject = list(models)[-1]
+    environment = Environment(
+        loader=PackageLoader("training", "."), autoescape=True, undefined=StrictUndefined
+    )
+    text = environment.get_template("report.html.jinja").render(
+        title=f"{subject}, trained on {manifest.title}",
+        summary=f"{manifest.rows:,} rows from {len(manifest.batches):,} crawl batches; "
+        f"images of {manifest.image_size} px as {manifest.grid} x {manifest.grid} codes.",
+        figures=rows,
+        pictures=[(_words(path), _inline(path)) for path in pictures if path.exists()],
+        funnel=manifest.funnel(),
+        versions=_versions(models, manifest),
+    )
+    storage.write_bytes(str(output / REPORT), text.encode())
+
+
+def _versions(models: Mapping[str, Path], manifest: Manifest) -> list[tuple[str, str]]:
+    found = [("dataset", manifest.version), ("dataset published", manifest.created_at)]
+    found += [("tokenizer", manifest.tokenizer_sha256), ("dVAE of the codes", manifest.dvae_sha256)]
+    for name, directory in models.items():
+        summary = json.loads((finished.require(directory) / "summary.json").read_text())
+        found.append((f"{name}, weights", finished.sha256(directory)))
+        found += [
+            (f"{name}, {key}", str(summary[key])) for key in ("recipe", "updates") if key in summary
+        ]
+    for record in manifest.stages:
+        found.append((f"{record.dataset}, batch {record.batch}", record.content))
+    return found
+
+
+def _write_table(path: Path, rows: Sequence[Figure]) -> None:
+    import pyarrow.parquet as pq
+
+    records = [
+        {
+            "name": row.name,
+            "value": None if isinstance(row.value, str) else float(row.value),
+            "text": row.value if isinstance(row.value, str) else None,
+            "unit": row.unit,
+        }
+        for row in rows
+    ]
+    with storage.atomic_output(str(path)) as stream:
+        pq.write_table(pa.Table.from_pylist(records, schema=_SCHEMA), stream)
+
+
+def _words(path: Path) -> str:
+    return f"{path.parent.name}: {path.stem.replace('_', ' ')}"
+
+
+def _inline(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
