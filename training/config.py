@@ -99,7 +99,7 @@ class DVAETraining:
         least_log_scale: floor of ln b in the likelihood. Without one (the paper), a drawing's
             flat background, whose density grows without bound, takes all of the gradient.
         ema: decay of the averaged weights, applied after every update.
-        least_perplexity: a codebook less used than this fails the run's check.
+        least_share: a codebook whose perplexity is below this share of its entries has collapsed.
         precision: of products: fp32, bf16, fp16 (with one loss scale, as in the paper), or auto,
             which `training.loss_scale` resolves for the device.
         validate_every: updates between measurements on pictures that are not trained on.
@@ -119,7 +119,7 @@ class DVAETraining:
     clip: float = float("inf")
     least_log_scale: float = float("-inf")
     ema: float = 0.999
-    least_perplexity: float = 8.0
+    least_share: float = 1 / 16
     precision: str = "auto"
     validate_every: int = 1000
     validation_images: int = 64
@@ -284,3 +284,8 @@ class Recipe:
     contrastive: ContrastiveConfig
     contrastive_training: ContrastiveTraining
     split: SplitConfig
+
+    @property
+    def least_perplexity(self) -> float:
+        """Perplexity of the codebook below which it has collapsed."""
+        return self.dvae_training.least_share * self.dvae.vocabulary

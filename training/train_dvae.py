@@ -99,7 +99,7 @@ def train(
         summary = dvae_report.write(model, output, files, chosen) | facts
         finished.write(output, fingerprint, model, chosen.dvae, summary)
         checkpoint.clear(output / "checkpoints")
-        if float(str(summary["codebook_perplexity"])) < training.least_perplexity:
+        if float(str(summary["codebook_perplexity"])) < chosen.least_perplexity:
             typer.echo(f"warning: {COLLAPSE_ADVICE}", err=True)
 
 

@@ -48,7 +48,7 @@ def codebook_alive(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
 
         summary = storage.read_json(final(settings.layout.model("dvae"), "summary.json"))
         perplexity, psnr = float(summary["codebook_perplexity"]), float(summary["psnr_db"])
-        least = settings.training_recipe().dvae_training.least_perplexity
+        least = settings.training_recipe().least_perplexity
         # A run cut short has not spread over its codebook yet; one code for all is a collapse
         # at any length.
         least = 1.0 + 1e-6 if settings.max_updates else least

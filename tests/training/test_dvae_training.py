@@ -124,7 +124,7 @@ def test_a_run_reports_bounds_codebook_and_pictures(
     pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny = tiny_training.tiny()
-    training = dataclasses.replace(tiny.dvae_training, validate_every=4, least_perplexity=100.0)
+    training = dataclasses.replace(tiny.dvae_training, validate_every=4, least_share=4.0)
     recipe = dataclasses.replace(tiny, dvae_training=training)
     monkeypatch.setitem(recipes.RECIPES, "tiny", lambda: recipe)
     train_dvae.train("tiny", [pairs], tmp_path, 8)
