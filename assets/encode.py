@@ -13,7 +13,7 @@ from assets.lib.settings import Settings
 from pipelines import schemas
 
 GROUP = "encode"
-CODE_VERSION = "1"
+TOKENIZER_CODE_VERSION, GRIDS_CODE_VERSION = "1", "2"
 
 
 @dg.asset(
@@ -21,7 +21,7 @@ CODE_VERSION = "1"
     kinds={"tokenizers"},
     owners=["team:data"],
     deps=[deduped_pairs],
-    code_version=CODE_VERSION,
+    code_version=TOKENIZER_CODE_VERSION,
 )
 def bpe_tokenizer(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     """Byte-level BPE over the lower-cased captions of every finished batch."""
@@ -41,7 +41,7 @@ def bpe_tokenizer(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
     partitions_def=crawl_batches,
     # Named by its key: the model's asset is downstream of this stage's tokenizer.
     deps=[deduped_pairs, bpe_tokenizer, dg.AssetKey("dvae")],
-    code_version=CODE_VERSION,
+    code_version=GRIDS_CODE_VERSION,
     metadata=report.definition_metadata(schemas.DATASETS["token_grids"]),
     pool="gpu",
 )

@@ -42,6 +42,8 @@ class Checkpoint:
         state: plain JSON (data position, schedule state).
         own: named tensors of this process alone; empty for one that was not there before.
         score: validation loss, the lower the better, if it was measured.
+        trained_on: names of the data (`dataset`: a version), at the top of `state.json`, where
+            retention and takedown look.
     """
 
     update: int
@@ -50,6 +52,7 @@ class Checkpoint:
     state: Mapping[str, Any]
     own: Mapping[str, Tensor] = field(default_factory=dict)
     score: float | None = None
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save(directory: Path, checkpoint: Checkpoint, keep: int = 2) -> None:
@@ -69,6 +72,7 @@ def save(directory: Path, checkpoint: Checkpoint, keep: int = 2) -> None:
     barrier()
     if rank == 0:
         state = {
+            **checkpoint.trained_on,
             "update": checkpoint.update,
             "fingerprint": checkpoint.fingerprint,
             "processes": world,

@@ -12,9 +12,9 @@ A path is one of
 
 import hashlib
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -115,7 +115,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
         raise ModelError(
             f"{path} cannot be read as plain tensors ({str(error).splitlines()[0]}); convert a "
             "TorchScript archive, such as OpenAI's own files, to safetensors first"

@@ -1,27 +1,24 @@
 """One run of stage two: model, optimiser, averaged weights and data, and their update (B.2)."""
 
-import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from training import dalle_state
 from training.checkpoint import Checkpoint
 from training.distributed.data_parallel import exchanging, replicate, shard
 from training.distributed.power_sgd import PowerSGD, rank_for
-from training.distributed.shards import local, rows_like, rows_of, whole
+from training.distributed.shards import local, whole
 from training.ema import Ema, OffloadedEma
 from training.errors import InputError
+from training.execution import Execution
 from training.losses import stream_loss
 from training.models.transformer import Transformer
 from training.optimizer import ClippedAdamW, clip_by_norm, global_norm
-from training.optimizer_state import load_optimizer, optimizer_tensors
 from training.precision import Precision, recompute_blocks, run_blocks_in
-from training.resume_position import own_position, position_for
-from training.row_stream import Position
 from training.runtime import Runtime, greatest
 from training.schedules import Plateau, step_size
 from training.splits import Split
@@ -29,29 +26,6 @@ from training.token_data import TokenBatch, TokenData
 
 # So many skipped updates in a row mean that no scale will help.
 _MOST_SKIPPED = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class Execution:
-    """How a run computes; what it computes is the recipe's, so a resumed run may differ here.
-
-    Attributes:
-        precision: of the products inside the blocks.
-        recompute: keep each block's input alone, and compute the rest again when going backward.
-        shard: split parameters, moments and averages among the processes (FSDP2).
-        compress: exchange gradients by PowerSGD.
-        micro_batch: rows of one forward and backward pass in a process; 0: all at once.
-    """
-
-    precision: Precision = Precision.AUTO
-    recompute: bool = False
-    shard: bool = False
-    compress: bool = False
-    micro_batch: int = 0
-
-    def __post_init__(self) -> None:
-        if self.shard and self.compress:
-            raise InputError("compression works on whole gradients; leave out sharding")
 
 
 class DALLETrainer:
@@ -69,9 +43,10 @@ class DALLETrainer:
         data: TokenData,
         runtime: Runtime,
         fingerprint: str,
-        execution: Execution = Execution(),
+        execution: Execution | None = None,
     ):
-        self.recipe = data.recipe
+        execution = execution or Execution()
+        self.recipe, self.version = data.recipe, data.manifest.version
         self.training = self.recipe.dalle_training
         self.runtime, self.fingerprint, self.execution = runtime, fingerprint, execution
         self.precision = execution.precision.on(runtime.device)
@@ -95,7 +70,7 @@ class DALLETrainer:
         self.stream = data.stream(Split.TRAIN, runtime.rank, runtime.world, seed=self.training.seed)
         self.rows = max(1, self.training.batch // runtime.world)
         self._batches = data.training_batches(self.stream, self.rows)
-        self._names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
+        self.names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
 
     @staticmethod
     def tokens(data: TokenData) -> dict[str, int]:
@@ -203,43 +178,11 @@ class DALLETrainer:
 
     def save(self, done: int) -> Checkpoint:
         """State after `done` updates."""
-        named = dict(self.model.named_parameters())
-        averages = self.ema.tensors()
-        tensors: dict[str, dict[str, Any]] = {
-            "model": {name: rows_of(p) for name, p in named.items()},
-            "ema": {name: rows_like(p, averages[name]) for name, p in named.items()},
-            "optimizer": optimizer_tensors(self.optimizer, self._names),
-        }
-        if self.compression is not None:
-            tensors["errors"] = self.compression.summed_errors()
-        position = self.stream.position
-        state = {
-            "position": dataclasses.asdict(position),
-            "world": self.runtime.world,
-            "plateau": self.plateau.state(),
-            "skipped_in_a_row": self.skipped_in_a_row,
-            "scales": self.scales.state() if self.scales else None,
-        }
-        return Checkpoint(done, self.fingerprint, tensors, state, own=own_position(position))
+        return dalle_state.taken(self, done)
 
     def load(self, found: Checkpoint) -> None:
         """Go on from `save` of any number of processes."""
-        averages = self.ema.tensors()
-        with torch.no_grad():
-            for name, p in self.model.named_parameters():
-                found.tensors["model"].into(name, rows_of(p))  # type: ignore[attr-defined]
-                found.tensors["ema"].into(name, rows_like(p, averages[name]))  # type: ignore[attr-defined]
-        load_optimizer(self.optimizer, self._names, found.tensors["optimizer"])
-        self.optimizer.measure_bound()
-        if self.compression is not None and "errors" in found.tensors:
-            self.compression.load(found.tensors["errors"])
-        state = found.state
-        stored = Position(**state["position"])
-        self.stream.position = position_for(stored, state["world"], found.own, self.runtime)
-        self.plateau.load(state["plateau"])
-        self.skipped_in_a_row = state["skipped_in_a_row"]
-        if self.scales is not None and state["scales"] is not None:
-            self.scales.load(state["scales"])
+        dalle_state.put_back(self, found)
 
     def averaged(self) -> Transformer:
         """A model of its own with the averaged weights; every process must take part."""

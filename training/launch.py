@@ -1,16 +1,46 @@
-"""torchrun, ending with 128 + the signal's number when it is stopped: `python -m training.launch`.
+"""torchrun that ends with one sentence and a telling status: `python -m training.launch`.
 
 torchrun passes SIGINT and SIGTERM on to its workers, which write a checkpoint and end so; itself it
-ends with status 1 and a traceback, as after a defect. Its arguments are torchrun's.
+ends with status 1 and a traceback, as after a defect, and also when a worker is lost. Here the
+status is 128 + the signal's number, or that of the worker that ended first. The arguments are
+torchrun's.
 """
 
+import logging
+import signal
 import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
+_ADVICE = (
+    "the others were stopped. Start the run again, with any number of processes: it goes on from "
+    "its newest checkpoint"
+)
+
+
+def _what_happened(failed: ChildFailedError) -> tuple[int, str]:
+    """Exit status and sentence about the worker that ended first."""
+    rank, first = failed.get_first_failure()
+    if first.exitcode > 0:
+        return (
+            first.exitcode,
+            f"process {rank} ended with status {first.exitcode}, as it says above",
+        )
+    number = signal.Signals(-first.exitcode)
+    cause = " (by the system, if memory ran out)" if number is signal.SIGKILL else ""
+    return 128 + number, f"process {rank} was ended by {number.name}{cause}; {_ADVICE}"
+
+
 if __name__ == "__main__":
+    # What it says of workers that ended is said below, once.
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     try:
         main()
     except SignalException as stopped:
         sys.exit(128 + stopped.sigval)
+    except ChildFailedError as failed:
+        status, sentence = _what_happened(failed)
+        print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(status)

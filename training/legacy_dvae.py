@@ -5,8 +5,8 @@ tensors and plain containers only; the classes of such a module are read as iner
 attributes, and the state dictionary is gathered from those.
 """
 
-import pickle
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         with torch.serialization.safe_globals(stand_ins):
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise LegacyFileError(
             f"{path} is no weight file that can be read safely: {reason}"

@@ -14,7 +14,13 @@ from torch import Tensor
 from training import checkpoint
 from training.checkpoint import Checkpoint
 from training.reporting import Reporter
-from training.runtime import Runtime, StopSignal, random_state, restore_random_state
+from training.runtime import (
+    Runtime,
+    StopSignal,
+    peers_needed,
+    random_state,
+    restore_random_state,
+)
 
 
 class Stopped(SystemExit):
@@ -111,7 +117,7 @@ def run(
     saved_at = time.monotonic()
     best = checkpoint.best_score(directory)
     means = _Means(per_update or {})
-    with Reporter(output, updates, start, runtime.first) as reporter:
+    with peers_needed(), Reporter(output, updates, start, runtime.first) as reporter:
         for step in range(start, updates):
             means.add(partial(trainer.update, step))
             done, score = step + 1, None

@@ -1,13 +1,16 @@
 """Processes, devices and signals: what every training program starts with."""
 
+import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType
 
 import torch
 import torch.distributed as dist
+
+from training.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,25 @@ def greatest(*values: int) -> list[int]:
     tensor = torch.tensor(values, device=device)
     dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return [int(value) for value in tensor.tolist()]
+
+
+@contextlib.contextmanager
+def peers_needed() -> Iterator[None]:
+    """Work that fails when another process is gone.
+
+    Raises:
+        InputError: instead of what NCCL or Gloo say then.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # Gloo has no error class of its own, but names its source file.
+        if isinstance(error, dist.DistError) or "gloo/transport" in str(error):
+            raise InputError(
+                f"process {place()[0]} lost the connection to another one, and ends without a "
+                "checkpoint of its own; what ended that one is said by its launcher"
+            ) from error
+        raise
 
 
 def random_state() -> dict[str, torch.Tensor]:

@@ -9,7 +9,8 @@ import typer
 
 from pipelines import ledger
 from training import checkpoint, cli, finished, loop, runtime
-from training.dalle_trainer import DALLETrainer, Execution
+from training.dalle_trainer import DALLETrainer
+from training.execution import Execution
 from training.flops import model_flops, peak_flops
 from training.likelihood import nats, right_and_shuffled
 from training.models.transformer import Transformer

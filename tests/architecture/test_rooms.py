@@ -14,12 +14,14 @@ LONGEST = 350
 
 
 def _imports(path: Path) -> set[str]:
+    """Modules that a file imports, and `pickle.name` for what it takes from pickle."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+            names = {f"pickle.{alias.name}" for alias in node.names}
+            found |= names if node.module == "pickle" else {node.module}
     return found
 
 
@@ -34,7 +36,10 @@ def test_file(path: Path) -> None:
         assert not roots & {"dagster", "torch", "training", "assets"}
     if room == "training":
         assert not roots & {"dagster", "apache_beam", "img2dataset", "faiss", "assets"}
-    assert "pickle" not in roots
+    # torch's restricted reader refuses a file with pickle's error; nothing else is wanted of it.
+    assert {name for name in _imports(path) if name.startswith("pickle")} <= {
+        "pickle.UnpicklingError"
+    }
 
 
 def test_assets_do_not_postpone_annotations() -> None:

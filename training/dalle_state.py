@@ -1,0 +1,59 @@
+"""The state of a run of stage two as a checkpoint, and back in any number of processes."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from training.checkpoint import Checkpoint
+from training.distributed.shards import rows_like, rows_of
+from training.optimizer_state import load_optimizer, optimizer_tensors
+from training.resume_position import own_position, position_for
+from training.row_stream import Position
+
+if TYPE_CHECKING:
+    from training.dalle_trainer import DALLETrainer
+
+
+def taken(trainer: "DALLETrainer", done: int) -> Checkpoint:
+    """State after `done` updates; every process takes part."""
+    named = dict(trainer.model.named_parameters())
+    averages = trainer.ema.tensors()
+    tensors: dict[str, dict[str, Any]] = {
+        "model": {name: rows_of(p) for name, p in named.items()},
+        "ema": {name: rows_like(p, averages[name]) for name, p in named.items()},
+        "optimizer": optimizer_tensors(trainer.optimizer, trainer.names),
+    }
+    if trainer.compression is not None:
+        tensors["errors"] = trainer.compression.summed_errors()
+    position = trainer.stream.position
+    state = {
+        "position": dataclasses.asdict(position),
+        "world": trainer.runtime.world,
+        "plateau": trainer.plateau.state(),
+        "skipped_in_a_row": trainer.skipped_in_a_row,
+        "scales": trainer.scales.state() if trainer.scales else None,
+    }
+    own = own_position(position)
+    trained_on = {"dataset": trainer.version}
+    return Checkpoint(done, trainer.fingerprint, tensors, state, own, trained_on=trained_on)
+
+
+def put_back(trainer: "DALLETrainer", found: Checkpoint) -> None:
+    """Go on from what `taken` gave in any number of processes."""
+    averages = trainer.ema.tensors()
+    with torch.no_grad():
+        for name, p in trainer.model.named_parameters():
+            found.tensors["model"].into(name, rows_of(p))  # type: ignore[attr-defined]
+            found.tensors["ema"].into(name, rows_like(p, averages[name]))  # type: ignore[attr-defined]
+    load_optimizer(trainer.optimizer, trainer.names, found.tensors["optimizer"])
+    trainer.optimizer.measure_bound()
+    if trainer.compression is not None and "errors" in found.tensors:
+        trainer.compression.load(found.tensors["errors"])
+    state = found.state
+    stored = Position(**state["position"])
+    trainer.stream.position = position_for(stored, state["world"], found.own, trainer.runtime)
+    trainer.plateau.load(state["plateau"])
+    trainer.skipped_in_a_row = state["skipped_in_a_row"]
+    if trainer.scales is not None and state["scales"] is not None:
+        trainer.scales.load(state["scales"])
