@@ -5,6 +5,9 @@ SHELL := /bin/bash
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
 PYTHON ?= python3.11
+# Read, or compared with, in part only; what they depend on would bring torchvision or old libraries.
+ALONE := rapidocr-onnxruntime==1.4.4 open-clip-torch==3.3.0 DALL-E==0.1 dalle-pytorch==1.6.6 \
+	axial-positional-embedding==0.3.12 rotary-embedding-torch==0.9.1
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 export PATH := $(BIN):$(PATH)
 
@@ -20,7 +23,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the locked dependencies into .venv (some minutes the first time)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e . rapidocr-onnxruntime==1.4.4 open-clip-torch==3.3.0 DALL-E==0.1
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e . $(ALONE)
 	@touch $@
 
 demo: setup ## run the whole graph on a small real web, and say where to look

@@ -17,7 +17,6 @@ from benchmarks.training_peers import (
     VOCABULARY,
     WIDTH,
     dalle_pytorch,
-    installed,
     step_of,
     x_transformers,
 )
@@ -123,11 +122,10 @@ def _ours() -> tuple[Any, Callable[[], None]]:
     return model, step_of(model, lambda: _loss(model(text, codes)))
 
 
-def marks() -> tuple[Callable[[], Mark], ...]:
-    """Those whose peers are installed; `benchmarks.training_peers` says how."""
-    found: list[Callable[[], Mark]] = [training_step]
-    if installed("x_transformers"):
-        found += [step_beside_x_transformers, generate_16, generate_64]
-    if installed("dalle_pytorch", "axial_positional_embedding", "rotary_embedding_torch"):
-        found.append(step_beside_dalle_pytorch)
-    return tuple(found)
+MARKS = (
+    training_step,
+    step_beside_x_transformers,
+    step_beside_dalle_pytorch,
+    generate_16,
+    generate_64,
+)

@@ -1,9 +1,7 @@
 """The peers' transformers at the size of the table in docs/performance.md.
 
-They are no dependencies of the project: `pip install x-transformers==2.31.0`, and, for it pins
-old libraries, `pip install --no-deps dalle-pytorch==1.6.6 axial-positional-embedding
-rotary-embedding-torch`. Of dalle_pytorch only the transformer is imported: its package imports
-VAEs, and with them libraries that the transformer does not need.
+Of dalle_pytorch only the transformer is imported: its package imports VAEs, and with them libraries
+that the transformer does not need.
 """
 
 import importlib.util
@@ -14,11 +12,6 @@ from typing import Any
 
 BATCH, TEXT, GRID, VOCABULARY = 8, 80, 16, 8192
 WIDTH, DEPTH, HEADS = 256, 8, 8
-
-
-def installed(*modules: str) -> bool:
-    """Whether every one of these can be imported."""
-    return all(importlib.util.find_spec(module) for module in modules)
 
 
 def x_transformers() -> Any:
@@ -36,7 +29,7 @@ def x_transformers() -> Any:
 
 
 def dalle_pytorch() -> Any:
-    """Its DALLE with the pattern nearest the paper's: row, column, row, row, ..., convolution."""
+    """Its DALLE with the paper's rows and columns; its convolution layer is left out."""
     import torch
 
     _without_vaes()
