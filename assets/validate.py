@@ -51,12 +51,17 @@ def evaluation(context: dg.AssetExecutionContext, settings: Settings) -> dg.Mate
     """How well the models do on what they were not trained on."""
     directory = settings.layout.evaluation
     trainer.run(context, _program("training.evaluate", settings, directory))
-    url = join(directory, "evaluation.json")
+    url, report = join(directory, "evaluation.json"), join(directory, "report.html")
     plots = storage.list_files(directory, ".png")
     pictures = exhibits.pictures({p.rsplit("/", 1)[1].removesuffix(".png"): p for p in plots})
     return dg.MaterializeResult(
         data_version=dg.DataVersion(file_version(url)),
-        metadata={"dagster/uri": directory} | figures(storage.read_json(url)) | pictures,
+        metadata={
+            "dagster/uri": directory,
+            "report": dg.MetadataValue.path(report),
+            **figures(storage.read_json(url)),
+            **pictures,
+        },
     )
 
 

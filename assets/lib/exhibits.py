@@ -131,10 +131,12 @@ def reference_copies(layout: Layout, batch: str, count: int) -> list[tuple[Capti
     ]
 
 
-def pictures(files: Mapping[str, str]) -> dict[str, dg.MarkdownMetadataValue]:
+def pictures(
+    files: Mapping[str, str], limit_bytes: int = LIMIT_BYTES
+) -> dict[str, dg.MarkdownMetadataValue]:
     """Metadata with PNG files that a program wrote; a missing one is left out."""
     found = {name: url for name, url in files.items() if storage.exists(url)}
-    limit = LIMIT_BYTES // max(1, len(found))
+    limit = limit_bytes // max(1, len(found))
     return {name: inline(name, storage.read_bytes(url), limit) for name, url in found.items()}
 
 

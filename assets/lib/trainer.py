@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import dagster as dg
 
-from assets.lib import supervisor
+from assets.lib import exhibits, supervisor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # torchrun waits up to 30 s for its workers; Dagster's stock client gives up after 20.
@@ -30,6 +30,8 @@ _REMEMBERED_LINES = 200
 # With this line torchrun begins its own report, which buries the program's last words.
 _TORCHRUN_REPORT = "failed (exitcode:"
 _POLL_SECONDS = 0.5
+# Of the pictures in one observation; a long training has many observations.
+_PICTURE_BYTES = 40_000
 
 
 @dataclass(frozen=True)
@@ -174,12 +176,15 @@ class _Progress:
     seen: int = 0
     observed_at: float = -1e9
     pending: dict[str, Any] | None = None
+    pictures: dict[str, str] = field(default_factory=dict)
     clock: Callable[[], float] = field(default=time.monotonic)
 
     def report(self, messages: Sequence[Any], *, last: bool = False) -> None:
         for message in messages[self.seen :]:
             if isinstance(message, dict) and message.get("kind") == "progress":
                 self.pending = message
+            elif isinstance(message, dict) and message.get("kind") == "picture":
+                self.pictures[str(message["name"])] = str(message["path"])
         self.seen = len(messages)
         if self.pending is None or not (last or self.clock() - self.observed_at >= self.every):
             return
@@ -187,13 +192,12 @@ class _Progress:
         metrics = {str(k): float(v) for k, v in self.pending.get("metrics", {}).items()}
         figures = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self.context.log.info("update %d of %d: %s", step, updates, figures)
+        shown = exhibits.pictures(self.pictures, _PICTURE_BYTES)
+        observed: dict[str, Any] = {"step": step, "updates": updates, **metrics, **shown}
         self.context.log_event(
-            dg.AssetObservation(
-                asset_key=self.context.asset_key,
-                metadata={"step": step, "updates": updates, **metrics},
-            )
+            dg.AssetObservation(asset_key=self.context.asset_key, metadata=observed)
         )
-        self.observed_at, self.pending = self.clock(), None
+        self.observed_at, self.pending, self.pictures = self.clock(), None, {}
 
 
 @contextlib.contextmanager

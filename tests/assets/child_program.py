@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from dagster_pipes import PipesContext, open_dagster_pipes
+from PIL import Image
 
 
 def main() -> None:
@@ -32,8 +33,13 @@ def main() -> None:
     if arguments.mode != "stubborn":
         signal.signal(signal.SIGTERM, checkpoint)
     pids = {"child": os.getpid(), "worker": worker.pid, "threads": os.environ["OMP_NUM_THREADS"]}
+    picture = arguments.directory / "update-3.png"
+    Image.new("RGB", (9, 9), "red").save(picture)
     with open_dagster_pipes():
         context = PipesContext.get()
+        context.report_custom_message(
+            {"kind": "picture", "step": 3, "name": "reconstructions", "path": str(picture)}
+        )
         for step in range(1, 4):
             metrics = {"loss": 1 / step}
             context.report_custom_message(

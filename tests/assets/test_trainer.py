@@ -76,6 +76,7 @@ def test_progress_becomes_observations(tmp_path: Path) -> None:
     assert seen
     assert seen[0]["step"].value == 3
     assert seen[0]["loss"].value == pytest.approx(1 / 3)
+    assert seen[0]["reconstructions"].value.startswith("![reconstructions](data:image/png;base64,")
     assert int(_pids(tmp_path)["threads"]) >= 1
 
 
