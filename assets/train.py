@@ -55,6 +55,7 @@ def dalle(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materiali
         (
             *("--recipe", settings.recipe, "--dataset", version, "--output", output),
             *settings.updates(),
+            *settings.transformer_options(),
         ),
         settings.processes,
     )

@@ -106,6 +106,8 @@ class Settings(dg.ConfigurableResource):
             place of our own contrastive model (DALLE_CLIP_CHECKPOINT).
         beam_runner: name of the Beam runner of all data stages (DALLE_BEAM_RUNNER).
         beam_options: its options (DALLE_BEAM_OPTIONS, separated as in a shell).
+        training_options: how the transformer's training computes: `--shard --recompute`, for instance
+            (DALLE_TRAINING_OPTIONS).
     """
 
     data_root: str
@@ -117,6 +119,7 @@ class Settings(dg.ConfigurableResource):
     clip_checkpoint: str = ""
     beam_runner: str = Engine().runner
     beam_options: str = ""
+    training_options: str = ""
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -136,7 +139,8 @@ class Settings(dg.ConfigurableResource):
             max_updates=whole_number("DALLE_MAX_UPDATES", 0),
             clip_checkpoint=location("DALLE_CLIP_CHECKPOINT"),
             beam_runner=env("DALLE_BEAM_RUNNER") or Engine().runner,
-            beam_options=_checked_options(env("DALLE_BEAM_OPTIONS") or ""),
+            beam_options=_options("DALLE_BEAM_OPTIONS"),
+            training_options=_options("DALLE_TRAINING_OPTIONS"),
         )
 
     @property
@@ -168,6 +172,10 @@ class Settings(dg.ConfigurableResource):
         """Configuration of every data stage under this recipe."""
         return stage_configs(self.training_recipe(), self.engine)
 
+    def transformer_options(self) -> tuple[str, ...]:
+        """Words for the transformer's training program."""
+        return tuple(shlex.split(self.training_options))
+
     def updates(self) -> tuple[str, ...]:
         """`--updates N` where the recipe's number is overridden."""
         return ("--updates", str(self.max_updates)) if self.max_updates else ()
@@ -183,12 +191,13 @@ def _checked_limits(text: str) -> str:
     return text
 
 
-def _checked_options(text: str) -> str:
+def _options(variable: str) -> str:
+    text = os.environ.get(variable) or ""
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise UserError(f"DALLE_BEAM_OPTIONS is {text!r}: {error}; close its quotes") from error
+        raise UserError(f"{variable} is {text!r}: {error}; close its quotes") from error
     wrong = next((word for word in words if not word.startswith("--")), None)
     if wrong is not None:
-        raise UserError(f"DALLE_BEAM_OPTIONS holds {wrong!r}; write every option as --name=value")
+        raise UserError(f"{variable} holds {wrong!r}; write every option as --name=value")
     return text

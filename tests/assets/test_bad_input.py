@@ -104,6 +104,7 @@ def test_numbers_in_the_environment(monkeypatch: pytest.MonkeyPatch, value: str)
         ("DALLE_CRAWL_PROCESSES", "0", "at least 1"),
         ("DALLE_BEAM_OPTIONS", "--a=b parallelism=8", "'parallelism=8'; write every option as"),
         ("DALLE_BEAM_OPTIONS", '--a="b', "close its quotes"),
+        ("DALLE_TRAINING_OPTIONS", "shard", "'shard'; write every option as"),
         ("DALLE_DATA_ROOT", "data", "give an absolute path or a URL"),
         ("DALLE_REFERENCE_IMAGES", "./coco", "give an absolute path or a URL"),
         ("DALLE_CRAWL_INBOX", "inbox", "give an absolute path or a URL"),
@@ -145,11 +146,13 @@ def test_settings_reach_the_crawl_and_the_engine(
         "CRAWL_DOMAIN_LIMITS": "cdn.example=16/0.05 b.example=1/3",
         "CRAWL_PROCESSES": "7",
         "BEAM_RUNNER": "DaskRunner",
+        "TRAINING_OPTIONS": "--shard --micro-batch=4",
         "BEAM_OPTIONS": "--dask_client_address=host:8786 '--name=a b'",
     }
     for name, value in given.items():
         monkeypatch.setenv(f"DALLE_{name}", value)
     settings = Settings.from_environment()
+    assert settings.transformer_options() == ("--shard", "--micro-batch=4")
     batch = CrawlBatch("web", (Source("s", SourceKind.WEB_PAGES, ("https://example.org/",)),))
     with pytest.raises(UserError, match="DALLE_CRAWL_TAKEDOWN"):
         crawl_configs(batch, settings.crawl)
