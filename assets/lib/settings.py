@@ -106,8 +106,8 @@ class Settings(dg.ConfigurableResource):
             place of our own contrastive model (DALLE_CLIP_CHECKPOINT).
         beam_runner: name of the Beam runner of all data stages (DALLE_BEAM_RUNNER).
         beam_options: its options (DALLE_BEAM_OPTIONS, separated as in a shell).
-        training_options: how the transformer's training computes: `--shard --recompute`, for instance
-            (DALLE_TRAINING_OPTIONS).
+        training_options: how the transformer's training computes, for instance
+            `--shard --recompute` (DALLE_TRAINING_OPTIONS).
     """
 
     data_root: str
