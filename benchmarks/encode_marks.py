@@ -6,6 +6,7 @@ what is hidden behind the forward pass runs in other threads, so there time is w
 says, and needs a second core that is idle.
 """
 
+import argparse
 import hashlib
 import io
 import tempfile
@@ -178,6 +179,9 @@ def beside_the_forward_pass() -> dict[str, float]:
 
 def main() -> None:
     """Print everything."""
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.encode_marks", description=__doc__
+    ).parse_args()
     for mark in (encoder_speed(), encoder_speed(_PAPER_WIDTH), precompute()):
         print(
             f"{mark.name:44} {mark.ours:7.2f} s {mark.peer:7.2f} s {mark.ratio:6.2f} x "

@@ -4,6 +4,7 @@
 of one thread.
 """
 
+import argparse
 import random
 import tempfile
 import time
@@ -200,6 +201,9 @@ def entropy_bytes() -> float:
 
 def main() -> None:
     """Print the tables."""
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.token_marks", description=__doc__
+    ).parse_args()
     print(f"{_ROWS} rows of 32x32 codes; entropy {entropy_bytes():.0f} bytes a row")
     for name, size, read, written in encodings():
         print(f"{name:26} {size:7.0f} bytes a row {read:9.0f} read/s {written:9.0f} written/s")

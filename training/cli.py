@@ -12,6 +12,11 @@ from training.errors import InputError
 USAGE = 2
 
 
+def new_app() -> typer.Typer:
+    """An app without commands yet."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
 def run(program: Callable[..., Any] | typer.Typer) -> None:
     """Parse the command line for `program`, a function or an app of several, and run it.
 
@@ -19,7 +24,11 @@ def run(program: Callable[..., Any] | typer.Typer) -> None:
     exception is a defect and keeps its traceback.
     """
     try:
-        program() if isinstance(program, typer.Typer) else typer.run(program)
+        if isinstance(program, typer.Typer):
+            program()
+        app = new_app()
+        app.command()(program)
+        app()
     except (InputError, DatasetError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USAGE)

@@ -12,7 +12,7 @@ from training.human.votes import agreement, preferences, read_votes
 _LISTING = "pictures.jsonl"
 _GUESSING = 0.6
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = cli.new_app()
 
 
 @app.callback()
