@@ -8,6 +8,7 @@ agree on. With `--tiny` a small model runs on any device, to see that the progra
 A further model is a function that returns `Rate`s, in the list of `main`.
 """
 
+import argparse
 import functools
 import sys
 import time
@@ -118,7 +119,9 @@ def training(model: DVAE, images: Tensor, compiled: bool) -> list[Rate]:
 
 def main() -> None:
     """Print everything."""
-    tiny = "--tiny" in sys.argv[1:]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_marks", description=__doc__)
+    parser.add_argument("--tiny", action="store_true", help="a small model, on any device")
+    tiny = parser.parse_args().tiny
     device = device_of(tiny)
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True

@@ -107,8 +107,8 @@ def read_success(directory: str) -> Finished | None:
         return None
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(
-            f"{url} is not a marker of this version ({error}): remove it, and materialise the "
-            "stage again, which keeps what is finished"
+            f"{url} is not a marker of this version ({error}): remove it, and run the stage that "
+            "writes it again, which keeps what is finished"
         ) from error
 
 
@@ -121,7 +121,7 @@ def require_success(directory: str) -> Finished:
     finished = read_success(directory)
     if finished is None:
         raise FileNotFoundError(
-            f"{directory} is not finished (no {SUCCESS}); materialise the stage before this one"
+            f"{directory} is not finished (no {SUCCESS}); finish the stage that writes it first"
         )
     return finished
 
@@ -135,8 +135,8 @@ def require_parts(directory: str) -> Finished:
     finished = require_success(directory)
     if not is_whole(directory, finished):
         raise FileNotFoundError(
-            f"{directory} lacks parts that its {SUCCESS} speaks of; materialise the stage that "
-            "writes it again, which makes those alone"
+            f"{directory} lacks parts that its {SUCCESS} speaks of; run the stage that writes it "
+            "again first, which makes those alone"
         )
     return finished
 

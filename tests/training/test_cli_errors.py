@@ -49,7 +49,7 @@ def test_missing_pairs(run: tiny_training.Runner, tmp_path: Path) -> None:
     found = run(
         "training.train_dvae", "--recipe", "demo", "--pairs", tmp_path / "none", "--output", "o"
     )
-    assert_one_sentence(found, f"{tmp_path}/none is not finished (no _SUCCESS); materialise")
+    assert_one_sentence(found, f"{tmp_path}/none is not finished (no _SUCCESS); finish the stage")
 
 
 def test_too_few_pairs(run: tiny_training.Runner, tiny_recipe: str, tmp_path: Path) -> None:
