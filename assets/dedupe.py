@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipelines.dedupe.references import ReferenceSource
 
 GROUP = "dedupe"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 _PAIRS_LOOKED_AT = 5000
 _COPIES_SHOWN = 32
 _SHEET_BYTES = 60_000

@@ -1,14 +1,17 @@
 """Search among all variants of MS-COCO's 164,000 images, beside decoding and beside faiss.
 
 `python -m benchmarks.dedupe_marks` prints recall against brute force, CPU time a picture, the time
-to load the index, and what they are of the time from bytes to crop.
+to load the index, what they are of the time from bytes to crop, and what is read of an earlier
+batch for the repeats.
 """
 
 import argparse
 import functools
+import os
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
@@ -22,9 +25,12 @@ from benchmarks.marks import Mark, compare
 from pipelines import ledger, parquet, schemas
 from pipelines.curate.images import image_columns
 from pipelines.curate.measure import measure
-from pipelines.dedupe import hashes, search
+from pipelines.dedupe import hashes, search, signatures
 from pipelines.dedupe.config import DedupeConfig
+from pipelines.dedupe.kept_signatures import read_kept, write_kept
 from pipelines.dedupe.multi_index import MultiIndex
+from pipelines.dedupe.repeats import RepeatIndex
+from pipelines.dedupe.signatures import Signatures
 from pipelines.layout import join
 from pipelines.ledger import Finished, Funnel
 
@@ -36,6 +42,9 @@ _QUERIES = 2048
 _COMPARED = 512
 _ROUNDS = 3
 _MOST_SHARE = 0.1
+_BATCH_PAIRS = 100_000
+# Pictures of an earlier batch in a later one: with 2,500 batches a quarter of the last are repeats.
+_REPEATED = 10
 CONFIG = DedupeConfig()
 
 
@@ -145,6 +154,27 @@ def seconds_to_load() -> float:
         return time.process_time() - start
 
 
+def bytes_of_an_earlier_batch() -> tuple[int, int]:
+    """(bytes that are read to find a batch's repeats in an earlier one, bytes that this one keeps).
+
+    Raises:
+        AssertionError: if not all repeats are found.
+    """
+    rng = np.random.default_rng(0)
+    earlier, later = (_random_signatures(_BATCH_PAIRS, rng) for _ in range(2))
+    later.sha256[:_REPEATED] = earlier.sha256[:_REPEATED]
+    index = RepeatIndex(later, CONFIG)
+    columns = [hashes.packed(c) if c.ndim == 2 else pa.array(c) for c in earlier]
+    with tempfile.TemporaryDirectory() as folder:
+        write_kept(folder, pa.Table.from_arrays(columns, schema=signatures.SCHEMA))
+        size = sum(path.stat().st_size for path in Path(folder).iterdir())
+        before = _bytes_read()
+        found = list(read_kept(folder, index.candidates))
+        taken = _bytes_read() - before
+    assert sum(len(index.same_files(some).later) for some in found) == _REPEATED
+    return taken, size
+
+
 def main() -> None:
     """Measure and print."""
     import faiss
@@ -170,6 +200,26 @@ def main() -> None:
         f"{decode * 1e3:.1f} ms from bytes to crop (at most {_MOST_SHARE:.0%})"
     )
     print(f"loading {len(world().table.phash64):,} rows: {seconds_to_load():.1f} CPU seconds")
+    taken, size = bytes_of_an_earlier_batch()
+    print(
+        f"repeats: {taken / 1e6:.1f} MB are read of the {size / 1e6:.1f} MB that an earlier batch "
+        f"of {_BATCH_PAIRS:,} keeps"
+    )
+
+
+def _random_signatures(count: int, rng: np.random.Generator) -> Signatures:
+    uid, sha256, phash64, phash256, colour = (
+        rng.integers(0, 256, (count, width), np.uint8) for width in (16, 32, 8, 32, 48)
+    )
+    contrast = rng.uniform(5, 90, count).astype(np.float32)
+    words = rng.integers(3, 40, count).astype(np.int16)
+    sure = rng.uniform(0, 1, count).astype(np.float32)
+    return Signatures(uid, sha256, phash64, phash256, colour, contrast, words, sure)
+
+
+def _bytes_read() -> int:
+    """By this process so far, from files."""
+    return int(Path(f"/proc/{os.getpid()}/io").read_text().split()[1])
 
 
 def _base_hashes(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ from pipelines.curate import wire
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.measure import Limits, Measured
 from pipelines.curate.reasons import Reason
-from pipelines.curate.wire import Refused
+from pipelines.curate.wire import Pictured, Refused
 
 # A machine may be so busy that CPU seconds take this many times as long.
 _PATIENCE = 20
@@ -55,7 +55,13 @@ class Decoder:
     def measure(self, data: bytes) -> Measured | Refused:
         """The measures of a file, or why there are none."""
         answer = self._ask(wire.MEASURE, data)
-        assert not isinstance(answer, Image.Image)
+        assert isinstance(answer, Measured | Refused)
+        return answer
+
+    def picture(self, data: bytes) -> Pictured | Refused:
+        """The picture of a file, reduced if it is large, or why there is none."""
+        answer = self._ask(wire.PICTURE, data)
+        assert isinstance(answer, Pictured | Refused)
         return answer
 
     def show(self, data: bytes) -> Image.Image | None:

@@ -17,7 +17,13 @@ from pathlib import Path
 from PIL import Image
 
 from pipelines.curate import wire
-from pipelines.curate.decode import EXHIBIT_SIDE, DecodeError, OutOfMemory, decode, thumbnail
+from pipelines.curate.decode import (
+    EXHIBIT_SIDE,
+    DecodeError,
+    OutOfMemory,
+    decode_sized,
+    thumbnail,
+)
 from pipelines.curate.measure import Limits, measure
 
 
@@ -49,14 +55,18 @@ def _answer(kind: bytes, data: bytes, limits: Limits) -> tuple[bytes, list[bytes
     try:
         if kind == wire.MEASURE:
             return wire.MEASURED, wire.pack_measured(measure(data, limits))
-        image = decode(
+        side = wire.PICTURE_SIDE if kind == wire.PICTURE else EXHIBIT_SIDE
+        image, size = decode_sized(
             data,
             formats=limits.formats,
             max_pixels=limits.max_pixels,
             max_frames=limits.max_frames,
-            at_least=EXHIBIT_SIDE,
+            at_least=side,
         )
-        return wire.SHOWN, wire.pack_shown(thumbnail(image))
+        if kind == wire.EXHIBIT:
+            return wire.SHOWN, wire.pack_shown(thumbnail(image))
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return wire.PICTURED, wire.pack_pictured(wire.Pictured(image, *size))
     except DecodeError as error:
         return wire.REFUSED, wire.pack_refused(error.reason, str(error))
     except (OutOfMemory, MemoryError):

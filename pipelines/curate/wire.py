@@ -18,12 +18,16 @@ from pipelines.curate.measure import GREY_SIDES, Measured
 from pipelines.curate.reasons import Reason
 
 READY = b"ready\n"
-MEASURE, EXHIBIT = b"m", b"e"
-MEASURED, SHOWN, REFUSED, NO_MEMORY = b"M", b"E", b"R", b"O"
+MEASURE, PICTURE, EXHIBIT = b"m", b"p", b"e"
+MEASURED, PICTURED, SHOWN, REFUSED, NO_MEMORY = b"M", b"P", b"E", b"R", b"O"
+# Longest side of a picture that is asked for whole.
+PICTURE_SIDE = 1024
 # Letter, bytes in the shared memory, its size.
 _MESSAGE = struct.Struct("<cQQ")
 # width, height, colour range, width and height of the small picture, whether a border was cut
 _NUMBERS = struct.Struct("<IIIII?")
+# width, height, width and height of the picture
+_SIZES = struct.Struct("<IIII")
 _SIZE = struct.Struct("<II")
 
 
@@ -34,7 +38,15 @@ class Refused(NamedTuple):
     detail: str
 
 
-Answer = Measured | Image.Image | Refused
+class Pictured(NamedTuple):
+    """A decoded picture, its longest side at most `PICTURE_SIDE`, and the original's size."""
+
+    image: Image.Image
+    width: int
+    height: int
+
+
+Answer = Measured | Pictured | Image.Image | Refused
 
 
 class Channel:
@@ -98,6 +110,12 @@ def pack_measured(found: Measured) -> list[bytes]:
     return [numbers, *(grey.tobytes() for grey in greys), found.small.tobytes()]
 
 
+def pack_pictured(found: Pictured) -> list[bytes]:
+    """The parts of an answer `PICTURED`."""
+    sizes = _SIZES.pack(found.width, found.height, *found.image.size)
+    return [sizes, found.image.tobytes()]
+
+
 def pack_shown(image: Image.Image) -> list[bytes]:
     """The parts of an answer `SHOWN`."""
     return [_SIZE.pack(*image.size), image.tobytes()]
@@ -111,7 +129,7 @@ def pack_refused(reason: Reason, detail: str) -> list[bytes]:
 def largest_answer(short_side: int, min_aspect: float, max_aspect: float) -> int:
     """Bytes that an answer may need."""
     longer = max(max_aspect, 1 / min_aspect, 1) * short_side + 1
-    return (1 << 16) + round(3 * short_side * longer)
+    return (1 << 16) + 3 * max(round(short_side * longer), PICTURE_SIDE**2)
 
 
 def unpack(kind: bytes, body: memoryview) -> Answer | None:
@@ -123,6 +141,10 @@ def unpack(kind: bytes, body: memoryview) -> Answer | None:
     try:
         if kind == MEASURED:
             return _measured(body)
+        if kind == PICTURED:
+            width, height, *size = _SIZES.unpack_from(body)
+            image = Image.frombytes("RGB", (size[0], size[1]), body[_SIZES.size :])
+            return Pictured(image, width, height)
         if kind == SHOWN:
             return Image.frombytes("RGB", _SIZE.unpack_from(body), body[_SIZE.size :])
         if kind == REFUSED:

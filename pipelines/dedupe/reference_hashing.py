@@ -1,5 +1,6 @@
 """The work of one Beam element of the reference index: a few hundred images to their hashes."""
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,9 +11,10 @@ from PIL import Image
 
 from pipelines import parquet, schemas, storage
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.decode import DecodeError, OutOfMemory, decode, exhibit
+from pipelines.curate.decode import exhibit
+from pipelines.curate.decoder import Decoder
 from pipelines.curate.measure import reduced
-from pipelines.curate.reasons import Reason
+from pipelines.curate.wire import Pictured, Refused
 from pipelines.dedupe import hashes, search, variants
 from pipelines.dedupe.attacks import ATTACKS
 from pipelines.dedupe.config import DedupeConfig
@@ -22,8 +24,6 @@ from pipelines.layout import join
 INDEXED = "indexed"
 LOW_INFORMATION = "low_information"
 UNCHANGED = "unchanged"
-# Copies on the web are seldom larger; a doubled picture of 64 megapixels would fill the memory.
-_LONGEST_ATTACKED = 1024
 
 REFERENCES = pa.schema(
     [
@@ -80,10 +80,12 @@ def hash_task(
     """Hash the images and write `<table>/<key>.parquet`, that of the references last."""
     if storage.exists(_file(directory, "references", key)):
         return
-    task = _Task(config)
     found = {work.reference: work for work in works}
-    for reference, data, problem in read_references([*found], source):
-        task.add(found[reference], data, problem)
+    # Like the bytes of a crawl, those of references may be anything.
+    with contextlib.closing(Decoder(CurateConfig())) as decoder:
+        task = _Task(config, decoder)
+        for reference, data, problem in read_references([*found], source):
+            task.add(found[reference], data, problem)
     rows = task.tables()
     for name in ("hashes", "queries", "references"):
         batches, schema = getattr(rows, name).to_batches(), getattr(SCHEMAS, name)
@@ -114,8 +116,9 @@ def queries_of(images: Sequence[Image.Image]) -> search.Queries:
 class _Task:
     """Collects the rows of one task."""
 
-    def __init__(self, config: DedupeConfig):
+    def __init__(self, config: DedupeConfig, decoder: Decoder):
         self._config = config
+        self._decoder = decoder
         self._hashes: list[pa.RecordBatch] = []
         self._references: list[dict[str, object]] = []
         self._queries: list[pa.RecordBatch] = []
@@ -136,18 +139,15 @@ class _Task:
         if known and not work.attacks:
             row["outcome"] = UNCHANGED
             return
-        try:
-            image = _decoded(data)
-        except DecodeError as error:
-            row["outcome"] = str(error.reason)
+        found = self._decoder.picture(data)
+        if isinstance(found, Refused):
+            row["outcome"] = str(found.reason)
             return
-        row["outcome"] = UNCHANGED if known else self._index(work, image, row)
-        small = image.copy()
-        small.thumbnail((_LONGEST_ATTACKED, _LONGEST_ATTACKED))
-        contrast = hashes.contrast(hashes.grey_pixels([image], 8))[0]
+        row["outcome"] = UNCHANGED if known else self._index(work, found, row)
+        contrast = hashes.contrast(hashes.grey_pixels([found.image], 8))[0]
         if contrast >= self._config.min_contrast:
             for attack in work.attacks:
-                self._attack(work.reference.name, attack, small)
+                self._attack(work.reference.name, attack, found.image)
 
     def tables(self) -> Tables:
         """All rows that were collected."""
@@ -157,18 +157,18 @@ class _Task:
             pa.Table.from_batches(self._queries, QUERIES),
         )
 
-    def _index(self, work: Work, image: Image.Image, row: dict[str, object]) -> str:
+    def _index(self, work: Work, found: Pictured, row: dict[str, object]) -> str:
         """Hash the variants of one reference; its outcome."""
-        grey = image.convert("L")
+        grey = found.image.convert("L")
         parts = variants.crops(grey, self._config.crops, self._config.cuts)
         grey32, grey64 = (hashes.grey_pixels([*parts.values()], size) for size in (8, 16))
         contrast = hashes.contrast(grey32)
         row |= {
-            "width": image.width,
-            "height": image.height,
+            "width": found.width,
+            "height": found.height,
             "contrast": contrast[0],
             "undecided_bits": hashes.undecided_bits(grey32[:1], 8)[0],
-            "picture": exhibit(image),
+            "picture": exhibit(found.image),
         }
         if contrast[0] < self._config.min_contrast:
             return LOW_INFORMATION
@@ -210,14 +210,6 @@ def hash_rows(
         hashes.packed(phash256),
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schemas.COCO_HASH_INDEX)
-
-
-def _decoded(data: bytes) -> Image.Image:
-    limits = CurateConfig()
-    try:
-        return decode(data, formats=limits.formats, max_pixels=limits.max_pixels)
-    except OutOfMemory as error:
-        raise DecodeError(Reason.DECODER_LIMITS, "not enough memory") from error
 
 
 def _file(directory: str, table: str, key: str) -> str:

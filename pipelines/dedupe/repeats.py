@@ -9,7 +9,8 @@ published. Within the batch the best caption (`Signatures.best_first`) of equal 
 first, each pair that is not near-identical to one kept before it. The order of rows and shards
 does not matter.
 
-Memory holds the signatures of one batch, and streams those of earlier batches past them.
+Memory holds the signatures of one batch; of earlier batches those that may match are streamed past
+them (`kept_signatures`).
 """
 
 import functools
@@ -23,22 +24,15 @@ import pyarrow.compute as pc
 from pipelines import parquet, storage
 from pipelines.dedupe.config import DedupeConfig
 from pipelines.dedupe.hashes import distances
+from pipelines.dedupe.kept_signatures import Keys, file_keys, read_kept, write_kept
 from pipelines.dedupe.multi_index import MultiIndex
-from pipelines.dedupe.signatures import (
-    SCHEMA,
-    Signatures,
-    read_signatures,
-    signatures_of,
-    write_signatures,
-)
+from pipelines.dedupe.signatures import SCHEMA, Signatures, read_signatures, write_signatures
 from pipelines.layout import join
 from pipelines.runners import Engine
 from pipelines.schemas import UID_BYTES
 
 DIRECTORY = "_repeats"
 FILE = "repeats.parquet"
-_KEPT_FILE = "kept.parquet"
-_ROWS = 16_384
 _QUERIES = 512
 SAME_FILE = -1
 
@@ -94,7 +88,7 @@ def find_repeats(
     _for_each(engine, signed, functools.partial(_sign, coloured=config.near_repeats))
     files = [url for _, url in signed]
     matched = [
-        (join(e, DIRECTORY, _KEPT_FILE), place, join(directory, "earlier", f"{place:05d}.parquet"))
+        (join(e, DIRECTORY), place, join(directory, "earlier", f"{place:05d}.parquet"))
         for place, e in enumerate(earlier)
     ]
     _for_each(engine, matched, functools.partial(_match_earlier, files=tuple(files), config=config))
@@ -113,7 +107,7 @@ def read_repeats(url: str) -> dict[bytes, Repeat]:
     return found
 
 
-def write_kept(work: str, shards: Sequence[str], output: str) -> None:
+def keep_signatures(work: str, shards: Sequence[str], output: str) -> None:
     """Keep the signatures of the pairs in `shards` for the batches that come later."""
     batches = [b for s in shards for b in parquet.read_batches(s, columns=["uid"], rows=65536)]
     kept = pa.chunked_array([b.column("uid") for b in batches], pa.binary(UID_BYTES))
@@ -122,8 +116,7 @@ def write_kept(work: str, shards: Sequence[str], output: str) -> None:
         for url in storage.list_files(join(work, "signatures"), ".parquet")
     ]
     table = pa.concat_tables([SCHEMA.empty_table(), *tables])
-    own = table.filter(pc.is_in(table.column("uid"), kept)).sort_by("uid")
-    parquet.write(join(output, DIRECTORY, _KEPT_FILE), own.to_batches(), SCHEMA)
+    write_kept(join(output, DIRECTORY), table.filter(pc.is_in(table.column("uid"), kept)))
 
 
 def _for_each(engine: Engine, tasks: Sequence[tuple], work: functools.partial[None]) -> None:
@@ -150,25 +143,28 @@ def _match_earlier(
 ) -> None:
     """Stream an earlier batch's kept pictures past this batch; write which of this are repeats."""
     kept, place, url = task
-    batch = _loaded(files)
-    index = _Index(batch, config)
+    index = _loaded(files, config)
     best: dict[int, tuple[int, bytes]] = {}
-    for rows in parquet.read_batches(kept, rows=_ROWS):
-        others = signatures_of(rows)
-        for found in (_same_files(others, batch), *index.near(others)):
+    for others in read_kept(kept, index.candidates):
+        for found in (index.same_files(others), *index.near(others)):
             for other, own, distance in zip(*found, strict=True):
                 candidate = (int(distance), others.uid[other].tobytes())
                 best[int(own)] = min(best.get(int(own), candidate), candidate)
     rows = [
-        {"uid": batch.uid[own].tobytes(), "kept_uid": uid, "distance": distance, "earlier": place}
+        {
+            "uid": index.pictures.uid[own].tobytes(),
+            "kept_uid": uid,
+            "distance": distance,
+            "earlier": place,
+        }
         for own, (distance, uid) in sorted(best.items())
     ]
     parquet.write(url, pa.Table.from_pylist(rows, REPEATS).to_batches(), REPEATS)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(files: tuple[str, ...]) -> Signatures:
-    return read_signatures(files)
+def _loaded(files: tuple[str, ...], config: DedupeConfig) -> "RepeatIndex":
+    return RepeatIndex(read_signatures(files), config)
 
 
 def _first_of(urls: Sequence[str]) -> dict[bytes, Repeat]:
@@ -210,22 +206,44 @@ def _leaders(ranked: Signatures, config: DedupeConfig) -> Iterator[tuple[int, in
     if not config.near_repeats:
         return
     dropped: set[int] = set()
-    for found in _Index(ranked, config).near(ranked):
+    for found in RepeatIndex(ranked, config).near(ranked):
         for later, leader, distance in sorted(zip(*(c.tolist() for c in found), strict=True)):
             if leader < later and later not in dropped and leader not in dropped:
                 dropped.add(later)
                 yield later, leader, distance
 
 
-class _Index:
-    """Pictures by their hashes, to find near-identical ones."""
+class RepeatIndex:
+    """Pictures by their files and hashes, to find those that are the same."""
 
     def __init__(self, pictures: Signatures, config: DedupeConfig):
-        self._pictures = pictures
+        self.pictures = pictures
         self._config = config
         # The hash of a flat picture is noise.
         self._places = np.flatnonzero(pictures.contrast >= config.min_contrast)
         self._index = MultiIndex(pictures.phash64[self._places])
+        files = file_keys(pictures.sha256)
+        self._by_file = np.argsort(files, kind="stable")
+        self._files = files[self._by_file]
+
+    def candidates(self, keys: Keys) -> np.ndarray:
+        """Places of the keys that may be of the same file or nearly the same picture."""
+        found = np.isin(keys.file, self._files)
+        if self._config.near_repeats:
+            asked = np.flatnonzero(keys.contrast >= self._config.min_contrast)
+            near = self._index.within(keys.phash64[asked], self._config.repeat_radius)
+            found[asked[near.queries]] = True
+        return np.flatnonzero(found)
+
+    def same_files(self, others: Signatures) -> _Pairs:
+        """(other, picture) of equal original bytes."""
+        files = file_keys(others.sha256)
+        first, end = (np.searchsorted(self._files, files, side) for side in ("left", "right"))
+        later = np.repeat(np.arange(len(files)), end - first)
+        spans = [np.arange(*span) for span in zip(first, end, strict=True)]
+        own = self._by_file[np.concatenate([np.empty(0, np.int64), *spans])]
+        keep = (others.sha256[later] == self.pictures.sha256[own]).all(axis=1)
+        return _Pairs(later[keep], own[keep], np.full(int(keep.sum()), SAME_FILE))
 
     def near(self, others: Signatures) -> Iterator[_Pairs]:
         """Near-identical (other, picture) in the order of `others`, in pieces."""
@@ -236,18 +254,9 @@ class _Index:
             some = asked[start : start + _QUERIES]
             found = self._index.within(others.phash64[some], self._config.repeat_radius)
             later, own = some[found.queries], self._places[found.rows]
-            far = distances(others.phash256[later], self._pictures.phash256[own])
+            far = distances(others.phash256[later], self.pictures.phash256[own])
             keep = far <= self._config.repeat_confirm
             later, own, far = later[keep], own[keep], far[keep]
-            levels = others.colour[later].astype(np.int16) - self._pictures.colour[own]
+            levels = others.colour[later].astype(np.int16) - self.pictures.colour[own]
             keep = np.abs(levels).max(axis=1, initial=0) <= self._config.repeat_colour
             yield _Pairs(later[keep], own[keep], far[keep])
-
-
-def _same_files(others: Signatures, batch: Signatures) -> _Pairs:
-    """Pairs of `batch` whose original bytes one of `others` has, too."""
-    theirs = {sha.tobytes(): place for place, sha in enumerate(others.sha256)}
-    own = [theirs.get(sha.tobytes(), -1) for sha in batch.sha256]
-    places = np.array(own, np.int64)
-    rows = np.flatnonzero(places >= 0)
-    return _Pairs(places[rows], rows, np.full(len(rows), SAME_FILE))

@@ -23,7 +23,7 @@ from pipelines.ledger import Finished
 from pipelines.runners import Engine
 from pipelines.shards import Processed, ShardStage, rejected
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 DATASET = "deduped_pairs"
 _BATCH_ROWS = 1024
 _ROW_GROUP_ROWS = 512
@@ -196,7 +196,7 @@ def _summary(
     parts: list[str], places: Places, work: str, config: DedupeConfig
 ) -> Mapping[str, Any]:
     """Write what later batches and evaluations need, and count what was not decided."""
-    repeats.write_kept(work, parts, places.output)
+    repeats.keep_signatures(work, parts, places.output)
     rejects = storage.list_files(places.rejects, ".parquet")
     met = overlap.write_overlap(places.output, parts, rejects, Reason.REFERENCE_COPY)
     count = 0

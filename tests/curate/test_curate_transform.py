@@ -132,7 +132,7 @@ def test_new_thresholds_are_applied(layout: Layout, tmp_path: Path) -> None:
 
 
 def test_a_batch_that_was_not_fetched_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="materialise the stage before"):
+    with pytest.raises(FileNotFoundError, match="finish the stage that writes it first"):
         curate_pairs("none", Layout(str(tmp_path)), CONFIG, Engine())
 
 

@@ -12,11 +12,12 @@ from PIL import Image
 from torture_images import flat_png, many_scans, picture
 
 from pipelines.curate.config import CurateConfig
+from pipelines.curate.decode import decode
 from pipelines.curate.decoder import Decoder
 from pipelines.curate.measure import Limits, Measured, measure
 from pipelines.curate.reasons import Reason
 from pipelines.curate.transform import curate_pairs
-from pipelines.curate.wire import Refused
+from pipelines.curate.wire import PICTURE_SIDE, Pictured, Refused
 from pipelines.layout import Layout
 from pipelines.runners import Engine
 
@@ -35,7 +36,7 @@ GOOD = encoded(picture(), "JPEG", quality=95)
 MEMORY_BOMB, TIME_BOMB = flat_png(4000, 4000), many_scans(2000, 2500)
 
 
-def reason(answer: Measured | Refused) -> str | None:
+def reason(answer: Measured | Pictured | Refused) -> str | None:
     return answer.reason if isinstance(answer, Refused) else None
 
 
@@ -52,6 +53,32 @@ def test_the_other_process_measures_what_this_one_would() -> None:
                 assert (found.size, found.tobytes()) == (value.size, value.tobytes())
             else:
                 assert np.array_equal(found, value), name
+
+
+@pytest.mark.parametrize("size", [(300, 200), (PICTURE_SIDE, 70), (3000, 2000), (9, 2900)])
+def test_a_picture_comes_whole_or_reduced_with_the_size_of_its_original(
+    size: tuple[int, int],
+) -> None:
+    data = encoded(picture().resize(size), "JPEG", quality=95)
+    found = Decoder(dataclasses.replace(CONFIG, decoder_seconds=20)).picture(data)
+    assert isinstance(found, Pictured)
+    assert (found.width, found.height) == size
+    here = decode(data, formats=CONFIG.formats, max_pixels=CONFIG.max_pixels)
+    if max(size) <= PICTURE_SIDE:
+        assert found.image.tobytes() == here.tobytes()
+        return
+    assert max(found.image.size) == PICTURE_SIDE
+    here.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    assert found.image.size == here.size
+    apart = np.asarray(found.image, np.float64) - np.asarray(here)
+    assert np.abs(apart).mean() < 2
+
+
+def test_a_picture_that_is_refused_says_why() -> None:
+    decoder = Decoder(CONFIG)
+    assert reason(decoder.picture(GOOD[:-900])) == Reason.DAMAGED_IMAGE
+    assert reason(decoder.picture(MEMORY_BOMB)) == Reason.DECODER_LIMITS
+    assert isinstance(decoder.picture(GOOD), Pictured)
 
 
 def test_a_file_larger_than_the_shared_memory_gets_through() -> None:

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from fetched_corpus import artwork, encoded, on_white
 from PIL import Image
+from torture_images import flat_png, many_scans
 
 from pipelines import ledger
 from pipelines.crawl.config import HttpConfig
+from pipelines.curate.config import CurateConfig
 from pipelines.dedupe import reference_hashing, reference_index
 from pipelines.dedupe.config import DedupeConfig
 from pipelines.dedupe.reference_hashing import queries_of
@@ -265,6 +267,24 @@ def test_cuts_find_copies_that_lost_a_corner(tmp_path: Path) -> None:
         done = build(str(tmp_path / "folder"), tmp_path / name, recipe)
         measured.append(done.details["measured"]["recall"]["corner_6"]["caught"])
     assert measured[0] < measured[1] == 5
+
+
+def test_a_reference_that_decoders_fall_over_costs_itself_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(tmp_path / "folder")
+    fresh = build(str(tmp_path / "folder"), tmp_path / "fresh")
+    limited = CurateConfig(decoder_memory=48 << 20, decoder_seconds=1)
+    monkeypatch.setattr(reference_hashing, "CurateConfig", lambda: limited)
+    bombs = {"memory": flat_png(4000, 4000), "time": many_scans(2000, 2500)}
+    bombs |= {"pixels": flat_png(9000, 8000), "nothing": b"\x89PNG\r\n\x1a\n"}
+    for name, data in bombs.items():
+        (tmp_path / "folder" / f"{name}.png").write_bytes(data)
+    done = build(str(tmp_path / "folder"), tmp_path / "index")
+    assert hashes_in(tmp_path / "index") == hashes_in(tmp_path / "fresh")
+    assert done.funnel.kept == fresh.funnel.kept
+    dropped = {"decoder_limits": 2, "too_many_pixels": 1, "damaged_image": 1}
+    assert dict(done.funnel.dropped) == dropped
 
 
 def test_a_build_that_was_killed_goes_on_from_its_finished_tasks(
