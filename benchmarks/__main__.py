@@ -12,6 +12,7 @@ from benchmarks.curate_marks import decode_to_crop
 from benchmarks.dedupe_marks import hash_step, search_copies
 from benchmarks.encode_marks import encoder_speed, precompute
 from benchmarks.fetch_marks import one_process, two_processes
+from benchmarks.fetch_to_crop import fetch_to_crop
 from benchmarks.marks import Mark
 from benchmarks.token_marks import loader, loader_for_demo
 
@@ -21,6 +22,7 @@ MARKS: tuple[Callable[[], Mark], ...] = (
     archive_extraction,
     one_process,
     two_processes,
+    fetch_to_crop,
     decode_to_crop,
     hash_step,
     search_copies,

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -50,8 +50,9 @@ if __name__ == "__main__":
 
 
 @contextlib.contextmanager
-def _server(size: int) -> Iterator[str]:
-    command = [sys.executable, "-m", "benchmarks.image_server", str(size)]
+def image_server(bodies: int | str) -> Iterator[str]:
+    """Address of a server of images of so many bytes, or of those in a folder."""
+    command = [sys.executable, "-m", "benchmarks.image_server", str(bodies)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -78,7 +79,8 @@ def _seconds(url: str, work: Callable[[], None], count: int) -> float:
     return float(clock["last"] - clock["first"])
 
 
-def _ours(source: str, output: str, processes: int) -> list[str]:
+def fetch_command(source: str, output: str, processes: int = 1) -> list[str]:
+    """Arguments of our fetch from this machine, after the interpreter's name."""
     return [
         "-m", "pipelines.crawl.fetch", source, "--output", output, "--quiet",
         "--allow-network", "127.0.0.0/8", "--domain-delay", "0", "--domain-connections", "1000",
@@ -87,7 +89,10 @@ def _ours(source: str, output: str, processes: int) -> list[str]:
     ]  # fmt: skip
 
 
-def _peer(source: str, output: str, processes: int) -> list[str]:
+def peer_command(
+    source: str, output: str, processes: int = 1, changes: Mapping[str, object] | None = None
+) -> list[str]:
+    """Arguments of img2dataset on the same list, with `changes` of its options."""
     # A script in a file: its worker processes import it.
     script = Path(output).with_suffix(".py")
     script.write_text(_PEER)
@@ -107,7 +112,7 @@ def _peer(source: str, output: str, processes: int) -> list[str]:
         "timeout": 10,
         "enable_wandb": False,
     }
-    return [str(script), json.dumps(options)]
+    return [str(script), json.dumps(options | dict(changes or {}))]
 
 
 def _run(arguments: list[str]) -> None:
@@ -118,11 +123,11 @@ def images_a_second(processes: int) -> Mark:
     """Seconds for `_URLS` images a process, beside img2dataset's multiprocessing distributor."""
     count = _URLS * processes
     seconds: tuple[list[float], list[float]] = ([], [])
-    with _server(_BYTES) as url, tempfile.TemporaryDirectory() as directory:
+    with image_server(_BYTES) as url, tempfile.TemporaryDirectory() as directory:
         source = f"{directory}/list.parquet"
         _write_list(source, url, count)
         for turn in range(_ROUNDS):
-            for command, kept in zip((_ours, _peer), seconds, strict=True):
+            for command, kept in zip((fetch_command, peer_command), seconds, strict=True):
                 output = f"{directory}/{command.__name__}{turn}"
                 kept.append(_seconds(url, partial(_run, command(source, output, processes)), count))
     name = f"{count:,} images fetched, {processes} process{'es' * (processes > 1)}"
@@ -142,11 +147,11 @@ def two_processes() -> Mark:
 def memory() -> dict[int, int]:
     """Highest resident memory of the command, in kB, by the number of URLs."""
     found = {}
-    with _server(_MEMORY_BYTES) as url, tempfile.TemporaryDirectory() as directory:
+    with image_server(_MEMORY_BYTES) as url, tempfile.TemporaryDirectory() as directory:
         for count in _MEMORY_URLS:
             source = f"{directory}/{count}.parquet"
             _write_list(source, url, count)
-            arguments = _ours(source, f"{directory}/{count}", 1)[2:]
+            arguments = fetch_command(source, f"{directory}/{count}", 1)[2:]
             done = subprocess.run(
                 [sys.executable, "-c", _HIGH_WATER, *arguments],
                 check=True,

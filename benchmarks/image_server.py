@@ -1,13 +1,16 @@
-"""A server of small images for the fetch marks: one process, no parsing beyond the path.
+"""A server of images for the fetch marks: one process, no parsing beyond the path.
 
-python -m benchmarks.image_server BYTES prints its port. `/clock` gives the times of the first and
-the last request since the last `/clock`, and their number.
+python -m benchmarks.image_server BYTES|FOLDER prints its port. The paths are `/NUMBER.*`; each
+has an image of so many bytes, or the one of the folder's files that its number falls on. `/clock`
+gives the times of the first and the last request since the last `/clock`, and their number.
 """
 
 import asyncio
 import json
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _RULES = (b"/robots.txt", b"/.well-known/tdmrep.json")
@@ -29,9 +32,9 @@ class _Clock:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, clock: _Clock, body: bytes):
+    def __init__(self, clock: _Clock, bodies: Sequence[bytes]):
         self._clock = clock
-        self._body = body
+        self._bodies = bodies
         self._head = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -50,25 +53,34 @@ class _Connection(asyncio.Protocol):
                 self._answer(b"200 OK", self._clock.read(), close)
             else:
                 self._clock.tick()
-                self._answer(b"200 OK", self._body, close)
+                number = int(path[1:].partition(b".")[0])
+                self._answer(b"200 OK", self._bodies[number % len(self._bodies)], close)
 
     def _answer(self, status: bytes, body: bytes, close: bool) -> None:
         length = str(len(body)).encode()
         self._transport.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: " + length)
-        self._transport.write(b"\r\nContent-Type: image/png\r\n\r\n" + body)
+        kind = b"image/png" if body.startswith(_PNG) else b"image/jpeg"
+        self._transport.write(b"\r\nContent-Type: " + kind + b"\r\n\r\n" + body)
         if close:
             self._transport.close()
 
 
-async def _serve(size: int) -> None:
-    clock, body = _Clock(), _PNG + bytes(size - len(_PNG))
+def _bodies(source: str) -> list[bytes]:
+    """Files of a folder by name, or one PNG signature and zeros up to so many bytes."""
+    if source.isdecimal():
+        return [_PNG + bytes(int(source) - len(_PNG))]
+    return [path.read_bytes() for path in sorted(Path(source).iterdir())]
+
+
+async def _serve(bodies: Sequence[bytes]) -> None:
+    clock = _Clock()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: _Connection(clock, body), "127.0.0.1", 0, backlog=1024
+        lambda: _Connection(clock, bodies), "127.0.0.1", 0, backlog=1024
     )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1])))
+    asyncio.run(_serve(_bodies(sys.argv[1])))

@@ -15,7 +15,14 @@ _FALL = 0.8
 # Without other batches: public reports of LAION-like lists lie above, see docs/crawl_at_scale.md.
 _LEAST = 0.5
 _MOST_BROKEN = 0.05
-_BROKEN = ("broken_row", "wrong_encoding", "no_url", "invalid_url")
+_BROKEN = (
+    "broken_row",
+    "wrong_encoding",
+    "no_url",
+    "invalid_url",
+    "unreadable_file",
+    "caption_too_long",
+)
 
 
 def success_rate_check(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
@@ -26,7 +33,7 @@ def success_rate_check(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
 
 def broken_rows_check(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
     """The warning that many rows of a batch's sources could not be read."""
-    text = "at most 5 % of the rows found are broken, wrongly encoded or without a URL"
+    text = "at most 5 % of the rows found are broken, wrongly encoded, unreadable or without a URL"
     return warning_check(asset, "image_text_candidates_broken_rows", text, broken_rows)
 
 

@@ -32,11 +32,18 @@ class ByteBudget:
         self._held = 0
         self._changed = threading.Condition()
 
-    def take(self, size: int) -> None:
-        """Wait until `size` bytes fit; a body larger than the whole budget fits alone."""
+    def take(self, size: int, wait_s: float | None = None) -> bool:
+        """Take `size` bytes when they fit; a body larger than the whole budget fits alone.
+
+        False, and nothing is taken, if they do not within `wait_s` (None: however long it takes).
+        """
         with self._changed:
-            self._changed.wait_for(lambda: not self._held or self._held + size <= self._most)
-            self._held += size
+            fits = self._changed.wait_for(
+                lambda: not self._held or self._held + size <= self._most, wait_s
+            )
+            if fits:
+                self._held += size
+            return fits
 
     def give(self, size: int) -> None:
         """Give `size` bytes back."""

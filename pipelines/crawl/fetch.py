@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -33,10 +34,11 @@ from pipelines.ledger import Finished, Funnel
 from pipelines.locks import FileLock
 from pipelines.runners import Engine
 from pipelines.schemas import FETCHED_PAIRS, Stage
-from pipelines.shards import Processed, Processor, ShardStage, rejected
+from pipelines.shards import Processed, Processor, ShardStage, StreamProcessor, rejected
 
 DATASET = "fetched_pairs"
 _CODE_VERSION = "2"
+_PARTS_TOGETHER = 8  # only the last of them is written while nothing is fetched
 _LOCK = "lock"
 _TEMPORARY = "tmp"
 _CONTENT = ("uid", "outcome", "image_sha256")
@@ -51,13 +53,36 @@ _WRITER_OPTIONS = (
 
 
 class _FetchStage(ShardStage):
-    """Reads a part's earlier rows before its file is opened to be written over."""
+    """Writes a part while the next one is fetched; at most two are held.
 
-    def process_shard(self, index: int, shard: str, processor: Processor) -> None:
+    A part's earlier rows are read before its file is opened to be written over. When one cannot be
+    written, its ledger stays for the next run, and so does that of the part behind it.
+    """
+
+    def process_shards(
+        self, tasks: Sequence[tuple[int, str]], processor: Processor | StreamProcessor
+    ) -> None:
         assert isinstance(self.read, PartReader)
-        self.read.begin(shard)
+        assert not isinstance(processor, StreamProcessor)
+        with ThreadPoolExecutor(1, "write") as writer:
+            writing: Future[None] | None = None
+            for index, shard in tasks:
+                self.read.begin(shard)
+                try:
+                    self.read.fetch(shard)
+                    if writing is not None:
+                        writing.result()
+                except BaseException:
+                    self.read.failed(shard)
+                    raise
+                writing = writer.submit(self._write, index, shard, processor)
+            if writing is not None:
+                writing.result()
+
+    def _write(self, index: int, shard: str, processor: Processor) -> None:
+        assert isinstance(self.read, PartReader)
         try:
-            super().process_shard(index, shard, processor)
+            self.process_shard(index, shard, processor)
         except BaseException:
             self.read.failed(shard)
             raise
@@ -125,6 +150,7 @@ def fetch_parts(
         summarise=functools.partial(_figures, output),
         figures=reader.figures,
         ended=reader.ended,
+        shards_together=_parts_together(len(parts), config.http.processes),
     )
     work = work_directory(output)
     with _alone(output, work), _own_temporary(output, work):
@@ -140,6 +166,11 @@ def fetch_parts(
         finished = stage.run(parts, engine)
         _remove_all(work)
         return finished
+
+
+def _parts_together(parts: int, processes: int) -> int:
+    """Parts that one worker takes at once; no process is left without some."""
+    return max(1, min(_PARTS_TOGETHER, parts // processes))
 
 
 @contextlib.contextmanager

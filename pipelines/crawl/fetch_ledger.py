@@ -101,7 +101,7 @@ def _make_own(directory: str, forbidden: int) -> None:
 
 
 class PartLedger:
-    """The outcomes of one part so far; used by one thread."""
+    """The outcomes of one part so far; used by one thread at a time."""
 
     def __init__(self, path: str, policy: str, takedown: str):
         """Open or begin the ledger.
@@ -138,7 +138,7 @@ class PartLedger:
             self._note(policy=policy, takedown=takedown)
 
     def _opened(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, isolation_level=None)
+        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         try:
             db.executescript(_SETUP)
             (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()

@@ -63,6 +63,11 @@ class _Work(NamedTuple):
     earlier: EarlierPart
 
 
+class _Answered(NamedTuple):
+    pairs: list[dict[str, Any]]
+    span: dict[str, float] | None
+
+
 class PartReader:
     """Reads a part of the candidates as fetched pairs; client and worker are made once."""
 
@@ -73,11 +78,12 @@ class PartReader:
         self._output = output
         self._names = {part: f"part-{index:05d}" for index, part in enumerate(parts)}
         self._work: dict[str, _Work] = {}
+        self._answered: dict[str, _Answered] = {}
         self._figures: dict[str, dict[str, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         plain = {name: vars(self)[name] for name in ("_config", "_policy", "_output", "_names")}
-        return plain | {"_work": {}, "_figures": {}}
+        return plain | {"_work": {}, "_answered": {}, "_figures": {}}
 
     @functools.cached_property
     def _takedown(self) -> Takedown:
@@ -91,17 +97,22 @@ class PartReader:
     def _downloader(self) -> Any:
         return load_downloader()
 
-    def __call__(self, part: str, _rows: int) -> Iterator[pa.RecordBatch]:
-        """The pairs of a part after `begin`, sorted by URL, each with its outcome.
-
-        Asks for what is not known.
-        """
+    def fetch(self, part: str) -> None:
+        """Ask for what is not known of a part after `begin`; then its ledger has every outcome."""
         batches = parquet.read_batches(part, columns=["uid", "url", "caption_raw"])
         pairs = sorted((row for b in batches for row in b.to_pylist()), key=_by_url)
         work = self._work[part]
         urls = list(dict.fromkeys(row["url"] for row in pairs))
         pending = self._pending(urls, work.earlier, work.ledger)
         span = self._fetch(pending, work) if pending else None
+        self._answered[part] = _Answered(pairs, span)
+
+    def __call__(self, part: str, _rows: int) -> Iterator[pa.RecordBatch]:
+        """The pairs of a part after `fetch`, sorted by URL, each with its outcome.
+
+        May run in another thread, beside the `fetch` of another part.
+        """
+        work, (pairs, span) = self._work[part], self._answered.pop(part)
         yield from self._rows(part, pairs, work.earlier, work.ledger)
         self._figures[part]["span"] = span
 
@@ -141,6 +152,7 @@ class PartReader:
 
     def failed(self, part: str) -> None:
         """Let go of the part; its work files stay for the next run."""
+        self._answered.pop(part, None)
         work = self._work.pop(part, None)
         if work is not None:
             work.ledger.close()

@@ -3,6 +3,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+from hostile import HostileServer
 
 from pipelines.crawl.config import HttpConfig
 
@@ -63,3 +64,17 @@ def http_config() -> HttpConfig:
         domain_delay_s=0.0,
         allow_networks=("127.0.0.0/8",),
     )
+
+
+@pytest.fixture
+def hosts() -> Iterator[Callable[[str], HostileServer]]:
+    """Makes servers at given addresses."""
+    made: list[HostileServer] = []
+
+    def make(address: str) -> HostileServer:
+        made.append(HostileServer(address))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.close()

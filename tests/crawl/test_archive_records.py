@@ -114,11 +114,45 @@ def test_a_server_that_cannot_seek_gives_what_is_before_the_first_gap(site):
     assert 100 < len(rows) <= 251
 
 
-def test_records_that_all_claim_the_rest_of_the_file_are_read_in_linear_time(tmp_path):
-    head = "WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\n"
-    lying = f"{head}Content-Length: 9000000\r\n\r\nx\r\n\r\n".encode()
-    start = time.monotonic()
-    rows = read(tmp_path, lying * 20_000, response(1, packed=False))
-    assert time.monotonic() - start < 10
-    assert pairs(rows) == ["1"]
-    assert len(failures(rows)) == 20_000
+def lying(kind: str, body: bytes, packed: bool) -> bytes:
+    head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nContent-Type: application/http\r\n"
+    record = f"{head}Content-Length: 90000000\r\n\r\n".encode() + body + b"\r\n\r\n"
+    return gzip.compress(record) if packed else record
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("kind", ["response", "request", "warcinfo"])
+def test_records_that_all_claim_the_rest_of_the_file_are_read_in_linear_time(
+    tmp_path, kind, packed
+):
+    # Small ones, and some that are longer than what is read at once.
+    bodies = [b"x"] * 2000 + [random.Random(1).randbytes(100_000)] * 200
+    start = time.process_time()
+    records = [lying(kind, body, packed) for body in bodies]
+    honest = response(1, packed=packed)
+    rows = read(tmp_path, honest, *records[:5], honest, *records[5:], honest)
+    # Each read to the end of the file once would be a minute.
+    assert time.process_time() - start < 8
+    assert pairs(rows) == ["1", "1", "1"]
+    assert len(failures(rows)) == len(records)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_record_without_pages_costs_no_other_by_its_wrong_length(tmp_path, packed):
+    wrong = lying("request", b"x", packed)
+    records = [response(n, packed=packed) for n in range(4)]
+    rows = read(tmp_path, records[0], wrong, records[1], records[2], wrong, records[3])
+    assert pairs(rows) == ["0", "1", "2", "3"]
+    places = [len(records[0]), sum(map(len, (records[0], wrong, records[1], records[2])))]
+    for detail, place in zip(failures(rows), places, strict=True):
+        assert f"at byte {place}: its length of 90000000 bytes runs over" in detail
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_record_without_pages_that_is_cut_short_is_told(tmp_path, packed):
+    cut = lying("request", b"x", packed)[:-10]
+    before = response(0, packed=packed)
+    rows = read(tmp_path, before, cut)
+    assert pairs(rows) == ["0"]
+    (detail,) = failures(rows)
+    assert f"at byte {len(before)}" in detail

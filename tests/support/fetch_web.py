@@ -29,13 +29,15 @@ _RULES = ("/robots.txt", "/.well-known/tdmrep.json")
 class ImageServer:
     """Serves an image of its own for every path; `asked` lists the paths but those of rules.
 
-    `status` may give another status for a path, `pause_s` holds every answer back.
+    `status` may give another status for a path, `image` other bytes, `pause_s` holds every answer
+    back.
     """
 
     def __init__(self) -> None:
         server = self
         self.asked: list[str] = []
         self.status: Callable[[str], int] = lambda _: 200
+        self.image: Callable[[str], bytes] = image_of
         self.pause_s = 0.0
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -46,7 +48,7 @@ class ImageServer:
                 server.asked.append(self.path)
                 time.sleep(server.pause_s)
                 status = server.status(self.path)
-                body = image_of(self.path) if status == 200 else b""
+                body = server.image(self.path) if status == 200 else b""
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

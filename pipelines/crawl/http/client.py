@@ -21,7 +21,8 @@ from pipelines.crawl.http.attempt import Try
 from pipelines.crawl.http.body import Sniff, Wanted, read_body, sniff_image
 from pipelines.crawl.http.connect import Connector, Target
 from pipelines.crawl.http.deadline import Deadline, Patience
-from pipelines.crawl.http.message import Exchange, request_bytes
+from pipelines.crawl.http.kept import KeptConnections, Socket
+from pipelines.crawl.http.message import Exchange, NoAnswerError, request_bytes
 from pipelines.crawl.http.outcomes import FetchError, Outcome, printable
 from pipelines.crawl.http.politeness import AdaptiveLimit, Politeness
 from pipelines.crawl.http.response import Response
@@ -33,6 +34,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _POLICY_BYTES = 512 * 1024  # RFC 9309, section 2.5: parse at least 500 KiB
 _URL_CHARACTERS = 8192  # RFC 9110, section 4.1: at least 8000 should be supported
 _KEPT_CHARACTERS = 1000  # of a header; they are stored with every row
+_KEPT = 32  # connections between requests, where nobody says how many run at once
 _FOR_WANT_OF_TIME = (Outcome.TIMEOUT, Outcome.DNS, Outcome.CONNECT)
 
 
@@ -59,6 +61,7 @@ class HttpClient:
         self._politeness = Politeness(config)
         self._limit = AdaptiveLimit(concurrency) if concurrency is not None else None
         self._rules = HostRules(config.agent)
+        self._kept = KeptConnections(concurrency or _KEPT)
 
     def get(
         self, url: str, sniff: Sniff, wrong_type: Outcome, budget: ByteBudget = UNLIMITED
@@ -184,12 +187,14 @@ class HttpClient:
         """Hold a turn at `host`; waiting for it moves the deadline."""
         arrived = time.monotonic()
         with contextlib.ExitStack() as held:
+            most = this.patience.wait_s
             try:
-                held.enter_context(self._politeness.slot(host, this.patience.wait_s))
+                held.enter_context(self._politeness.slot(host, most))
+                if self._limit is not None:
+                    left = max(0.0, most - (time.monotonic() - arrived))
+                    held.enter_context(self._limit.slot(left))
             finally:
                 this.patience.wait(time.monotonic() - arrived)
-            if self._limit is not None:
-                held.enter_context(self._limit)
             waited = time.monotonic() - arrived
             this.waited_s += waited
             this.deadline.extend(waited)
@@ -197,18 +202,33 @@ class HttpClient:
 
     def _exchange(self, this: Try, url: SplitResult, target: Target) -> str | tuple[bytes, str]:
         """The body and its type, or the address that the server redirects to."""
-        status, retry_after = None, None
         with self._turn(this, target.host):
-            try:
-                sock = self._connector.open(target, this.deadline)
-                with Exchange(sock, this.deadline) as exchange:
-                    path = url.path + (f"?{url.query}" if url.query else "")
-                    exchange.send(request_bytes(url.netloc, path, self._config.user_agent))
-                    this.status = status = exchange.status
-                    retry_after = exchange.header("retry-after")
+            sock = self._kept.take(target)
+            if sock is not None:
+                # The server may close it just now, unasked: RFC 9112, section 9.3.1.
+                with contextlib.suppress(NoAnswerError):
+                    return self._ask(this, url, target, sock)
+            return self._ask(this, url, target, None)
+
+    def _ask(
+        self, this: Try, url: SplitResult, target: Target, sock: Socket | None
+    ) -> str | tuple[bytes, str]:
+        """As `_exchange`, over `sock` or a new connection, which is kept if both sides may."""
+        status, retry_after = None, None
+        try:
+            sock = sock or self._connector.open(target, this.deadline)
+            with Exchange(sock, this.deadline) as exchange:
+                path = url.path + (f"?{url.query}" if url.query else "")
+                exchange.send(request_bytes(url.netloc, path, self._config.user_agent))
+                this.status = status = exchange.status
+                retry_after = exchange.header("retry-after")
+                try:
                     return self._answer(this, exchange)
-            finally:
-                self._politeness.answered(target.host, status, retry_after)
+                finally:
+                    if exchange.released():
+                        self._kept.put(target, sock)
+        finally:
+            self._politeness.answered(target.host, status, retry_after)
 
     def _answer(self, this: Try, exchange: Exchange) -> str | tuple[bytes, str]:
         this.content_type = (exchange.header("content-type") or "")[:_KEPT_CHARACTERS]
@@ -224,8 +244,13 @@ class HttpClient:
             raise FetchError(outcome, f"HTTP status {exchange.status}")
         size, kept = _announced(exchange, this.wanted), 0
         arrived = time.monotonic()
-        this.budget.take(size)
-        this.deadline.extend(time.monotonic() - arrived)
+        taken = this.budget.take(size, this.patience.wait_s)
+        waited = time.monotonic() - arrived
+        this.patience.wait(waited)
+        this.deadline.extend(waited)
+        if not taken:
+            words = f"no room for {size} bytes beside those that wait to be recorded"
+            raise FetchError(Outcome.THROTTLED, words)
         try:
             body, mime = read_body(exchange, this.wanted)
             if self._takedown is not None and this.guarded:

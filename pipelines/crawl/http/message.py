@@ -40,7 +40,7 @@ def request_bytes(host: str, target: str, user_agent: str) -> bytes:
             raise FetchError(Outcome.INVALID_URL, f"{text[:200]!r} is not percent-encoded")
     return (
         f"GET {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {user_agent}\r\n"
-        "Accept: */*\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n"
+        "Accept: */*\r\nAccept-Encoding: gzip\r\nConnection: keep-alive\r\n\r\n"
     ).encode()
 
 
@@ -58,9 +58,11 @@ class _Events:
         self.status = 0
         self.has_head = False
         self.complete = False
+        self.stays_open = False
 
     def on_message_begin(self) -> None:
-        """A response begins, perhaps an interim one."""
+        """A response begins, perhaps an interim one; a second one was not asked for."""
+        self.stays_open = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; those after the body (trailers) are dropped."""
@@ -88,11 +90,22 @@ class _Events:
 
     def on_message_complete(self) -> None:
         """The body ends; what comes after it is not read."""
-        self.complete = self.has_head
+        if self.parser is not None and self.has_head and not self.complete:
+            self.complete = True
+            self.stays_open = self.parser.should_keep_alive()
+
+
+class NoAnswerError(FetchError):
+    """The connection ended before anything came: a kept one may have been closed meanwhile."""
+
+    def __init__(self, detail: str):
+        super().__init__(Outcome.BAD_RESPONSE, detail)
 
 
 class Exchange:
-    """A request sent and its response read; use it as a context manager, which closes the socket.
+    """A request sent and its response read; use it as a context manager.
+
+    At its end the socket is closed, unless `released`.
 
     Attributes:
         status: HTTP status.
@@ -105,6 +118,7 @@ class Exchange:
         self._events = _Events()
         self._timeout = 0.0
         self._received = 0
+        self._is_released = False
         self.status = 0
         self.headers: list[tuple[str, str]] = []
         self._joined: dict[str, str] = {}
@@ -114,26 +128,44 @@ class Exchange:
 
     def __exit__(self, *_: object) -> None:
         self._events.parser = None  # a cycle of references would keep the body until a collection
-        self._sock.close()
+        if not self._is_released:
+            self._sock.close()
+
+    def released(self) -> bool:
+        """Leave the socket open if the response is whole and the server takes another request."""
+        self._is_released = self._events.complete and self._events.stays_open
+        return self._is_released
 
     def send(self, request: bytes) -> None:
         """Send the request and read the head of its response.
 
         Raises:
+            NoAnswerError: if the connection ends, or breaks, before anything came.
             FetchError: `timeout`, or `bad_response` if the answer is no HTTP or the head too long.
             OSError: if the connection breaks.
         """
         self._limit(self._deadline.left())
-        self._sock.sendall(request)
-        while not self._events.has_head:
-            if not self._receive(self._deadline.left()):
-                raise FetchError(Outcome.BAD_RESPONSE, "closed before the headers ended")
-            if self._received > _HEAD_BYTES and not self._events.has_head:
-                raise FetchError(Outcome.BAD_RESPONSE, f"headers of over {_HEAD_BYTES} bytes")
+        try:
+            self._sock.sendall(request)
+            while not self._events.has_head:
+                self._receive_head()
+        except ConnectionError as error:
+            if self._received:
+                raise
+            raise NoAnswerError(f"{type(error).__name__}: {error}") from error
         self.status, self.headers = self._events.status, self._events.headers
         for name, value in self.headers:
             known = self._joined.get(name)
             self._joined[name] = value if known is None else f"{known}, {value}"
+
+    def _receive_head(self) -> None:
+        if not self._receive(self._deadline.left()):
+            words = "closed before the headers ended"
+            raise (
+                FetchError(Outcome.BAD_RESPONSE, words) if self._received else NoAnswerError(words)
+            )
+        if self._received > _HEAD_BYTES and not self._events.has_head:
+            raise FetchError(Outcome.BAD_RESPONSE, f"headers of over {_HEAD_BYTES} bytes")
 
     def header(self, name: str) -> str | None:
         """A header by its name in lower case, repeated ones joined by commas; None if absent."""
@@ -201,6 +233,7 @@ class Exchange:
                 parser.feed_data(data)
             except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
                 # What follows a complete response is not our business.
+                self._events.stays_open = False
                 if not self._events.complete:
                     raise FetchError(Outcome.BAD_RESPONSE, f"not HTTP: {error}"[:300]) from error
         return len(data)

@@ -8,7 +8,6 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from types import TracebackType
 
 import tldextract
 
@@ -195,7 +194,7 @@ def _refusal(name: str, domain: _Domain, turn: float, now: float) -> str:
 class AdaptiveLimit:
     """How many exchanges run at once: fewer while many fail on the way to the server.
 
-    A context manager for one exchange at a time and thread; threads enter in their order.
+    Safe for threads, which enter in their order.
     """
 
     _WINDOW = 32
@@ -232,13 +231,29 @@ class AdaptiveLimit:
                 self._limit = min(float(self._most), self._limit + 1 / self._limit)
                 self._let_in()
 
-    def __enter__(self) -> "AdaptiveLimit":
+    @contextlib.contextmanager
+    def slot(self, wait_s: float | None = None) -> Iterator[None]:
+        """Run one exchange.
+
+        Raises:
+            FetchError: THROTTLED, if none of the others ends within `wait_s`.
+        """
+        self._enter(wait_s)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._leave()
+
+    def _enter(self, wait_s: float | None) -> None:
         ticket = threading.Event()
         with self._lock:
             self._waiting.append(ticket)
             self._let_in()
         try:
-            ticket.wait()
+            if not ticket.wait(wait_s):
+                words = f"{self.limit} exchanges run, as many as may at present"
+                raise FetchError(Outcome.THROTTLED, words)
         except BaseException:
             with self._lock:
                 if ticket.is_set():
@@ -246,16 +261,6 @@ class AdaptiveLimit:
                 else:
                     self._waiting.remove(ticket)
             raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with self._lock:
-            self._leave()
 
     def _leave(self) -> None:
         self._active -= 1

@@ -67,6 +67,19 @@ class TlsSocket:
                 # Many servers close without the TLS farewell: a body's length is checked by HTTP.
                 return b""
 
+    def pending(self) -> int:
+        """Bytes that have come and were not read, encrypted or not."""
+        return self._tls.pending() + self._incoming.pending
+
+    def fileno(self) -> int:
+        """The descriptor of the connection."""
+        return self._sock.fileno()
+
+    def getpeername(self) -> tuple[str, int]:
+        """Address and port of the other end."""
+        address, port, *_ = self._sock.getpeername()
+        return address, port
+
     def close(self) -> None:
         """Close the connection, without a farewell: nothing more is to be said or heard."""
         self._sock.close()

@@ -5,6 +5,7 @@ member that begins with a record (Common Crawl packs each record by itself), or 
 `WARC/1.` of an uncompressed file. Other compressions have no place to go on at.
 """
 
+import os
 import zlib
 from collections.abc import Generator, Iterator
 from typing import IO, NamedTuple
@@ -68,8 +69,10 @@ def iterate(stream: IO[bytes], path: str) -> Iterator[Found | Gap]:
     """
     raw = _Raw(stream, path)
     start: int | None = 0
+    careful = False
     while start is not None:
-        start = yield from _records_from(raw, start)
+        start = yield from _records_from(raw, start, careful=careful)
+        careful = True
 
 
 class _Raw:
@@ -121,21 +124,32 @@ def most_bytes(kind: int) -> int:
     return MAX_METADATA_BYTES if kind == METADATA else MAX_BLOCK_BYTES
 
 
-def _records_from(raw: _Raw, start: int) -> Generator[Found | Gap, None, int | None]:
-    """Records up to the first gap; returns where to go on, None at the end."""
+def _records_from(
+    raw: _Raw, start: int, *, careful: bool
+) -> Generator[Found | Gap, None, int | None]:
+    """Records up to the first gap; returns where to go on, None at the end.
+
+    fastwarc leaps over what is not read, as far as the record says. With `careful` that is searched
+    for the next record too: many may say that they are as long as the file.
+    """
     raw.seek(start)
     last: WarcRecord | None = None
-    whole = True
+    whole, wanted = True, False
     problem: str | None = None
     try:
         for record in ArchiveIterator(raw, parse_http=False):
-            last, whole = record, True
             kind = int(record.record_type)
-            if kind not in (RESPONSE, RESOURCE, METADATA):
-                continue
-            found, runs_over = _read(record, kind)
-            whole = found.problem is None
-            yield found
+            last, whole, wanted = record, True, kind in (RESPONSE, RESOURCE, METADATA)
+            runs_over = False
+            if wanted:
+                found, runs_over = _read(record, kind)
+                whole = found.problem is None
+                yield found
+            if careful and not runs_over and _runs_over(record):
+                runs_over = True
+                if whole:
+                    whole = False
+                    yield Gap(record.stream_pos, _too_long(record))
             if runs_over:
                 break
     except _BROKEN as error:
@@ -149,6 +163,8 @@ def _records_from(raw: _Raw, start: int) -> Generator[Found | Gap, None, int | N
             problem = "the file ends inside a record"
         if problem is None:
             return None
+        if last is not None and not wanted and not careful and _begins_at(raw, position):
+            return position
         position = position if end is None else end
         yield Gap(position, problem)
     return _next_start(raw, position + 1)
@@ -179,12 +195,32 @@ def _read(record: WarcRecord, kind: int) -> tuple[Found, bool]:
         problem = str(error)
     else:
         if over >= 0:
-            problem = f"its length of {size} bytes runs over the next record"
+            problem = _too_long(record)
         elif size > most:
             problem = f"{size} bytes are more than {most}"
         elif len(block) < size:
             problem = f"ends after {len(block)} of {size} bytes"
     return Found(record, kind, position, bytes(block), problem), over >= 0
+
+
+def _too_long(record: WarcRecord) -> str:
+    return f"its length of {record.content_length} bytes runs over the next record"
+
+
+def _runs_over(record: WarcRecord) -> bool:
+    """Whether what is left of a record holds the beginning of another; reads up to there."""
+    tail = b""
+    while piece := record.reader.read(_CHUNK):
+        if _NEXT in tail + piece:
+            return True
+        tail = piece[-len(_NEXT) :]
+    return False
+
+
+def _begins_at(raw: _Raw, position: int) -> bool:
+    """Whether reading can begin at a record: many may share a gzip member."""
+    raw.seek(position)
+    return raw.resumable and (not raw.packed or raw.read(len(_GZIP)) == _GZIP)
 
 
 def _end(raw: _Raw, start: int, record: WarcRecord) -> int | None:
@@ -198,7 +234,8 @@ def _end(raw: _Raw, start: int, record: WarcRecord) -> int | None:
     raw.seek(position)
     if not raw.packed:
         head = raw.read(_CHUNK).find(b"\r\n\r\n")
-        return position + head + 4 + record.content_length + 4
+        block_end = position + head + 4 + record.content_length
+        return block_end + 4 if block_end <= raw.seek(0, os.SEEK_END) else None
     if raw.read(len(_GZIP)) == _GZIP:
         return _member_end(raw, position)
     end: int | None = start
