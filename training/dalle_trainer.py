@@ -16,6 +16,7 @@ from training.ema import Ema, OffloadedEma
 from training.errors import InputError
 from training.execution import Execution
 from training.losses import stream_loss
+from training.memory import estimate, free_memory, require
 from training.models.transformer import Transformer
 from training.optimizer import ClippedAdamW, clip_by_norm, global_norm
 from training.precision import Precision, recompute_blocks, run_blocks_in
@@ -36,6 +37,10 @@ class DALLETrainer:
         runtime: this process.
         fingerprint: of recipe and data.
         execution: how to compute.
+        free: bytes that this process may take; what is free on its device unless said.
+
+    Raises:
+        InputError: if the run needs more memory than that.
     """
 
     def __init__(
@@ -44,14 +49,19 @@ class DALLETrainer:
         runtime: Runtime,
         fingerprint: str,
         execution: Execution | None = None,
+        free: int | None = None,
     ):
         execution = execution or Execution()
         self.recipe, self.version = data.recipe, data.manifest.version
         self.training = self.recipe.dalle_training
         self.runtime, self.fingerprint, self.execution = runtime, fingerprint, execution
         self.precision = execution.precision.on(runtime.device)
-        torch.manual_seed(self.training.seed)
         self.shape = self.tokens(data)
+        self.rows = max(1, self.training.batch // runtime.world)
+        config = self.recipe.transformer
+        need = estimate(config, self.shape, self.rows, self.precision, execution, runtime)
+        require(need, free_memory(runtime) if free is None else free, execution)
+        torch.manual_seed(self.training.seed)
         self.model = Transformer(self.recipe.transformer, **self.shape).to(runtime.device)
         if execution.recompute:
             recompute_blocks(self.model.blocks)
@@ -68,7 +78,6 @@ class DALLETrainer:
         self.plateau = Plateau()
         self.skipped_in_a_row = 0
         self.stream = data.stream(Split.TRAIN, runtime.rank, runtime.world, seed=self.training.seed)
-        self.rows = max(1, self.training.batch // runtime.world)
         self._batches = data.training_batches(self.stream, self.rows)
         self.names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
 

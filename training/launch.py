@@ -14,6 +14,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
+from training.runtime import PEER_LOST
+
 _ADVICE = (
     "the others were stopped. Start the run again, with any number of processes: it goes on from "
     "its newest checkpoint"
@@ -22,7 +24,9 @@ _ADVICE = (
 
 def _what_happened(failed: ChildFailedError) -> tuple[int, str]:
     """Exit status and sentence about the worker that ended first."""
-    rank, first = failed.get_first_failure()
+    # Those that ended because another one had are no cause, whoever was noticed first.
+    causes = {r: f for r, f in failed.failures.items() if f.exitcode != PEER_LOST}
+    rank, first = min((causes or failed.failures).items(), key=lambda item: item[1].timestamp)
     if first.exitcode > 0:
         return (
             first.exitcode,

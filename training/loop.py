@@ -61,25 +61,30 @@ class Look:
         score: which figure ranks checkpoints, the lower the better; the best so far is worth a
             checkpoint, and is kept.
         pictures: image files that the last `measure` left, by name.
+        beside: another look, at its own times.
     """
 
     every: int
     measure: Callable[[int], Mapping[str, float]]
     score: str = ""
     pictures: Callable[[], Mapping[str, Path]] = dict
+    beside: "Look | None" = None
 
     def is_due(self, done: int) -> bool:
-        """Whether to look after `done` updates."""
+        """Whether to look after `done` updates, or to look beside."""
+        return self._is_own(done) or (self.beside is not None and self.beside.is_due(done))
+
+    def _is_own(self, done: int) -> bool:
         return bool(self.every) and done % self.every == 0
 
     def at(self, done: int, reporter: Reporter) -> dict[str, float]:
         """Figures, if it is time for them."""
-        if not self.is_due(done):
-            return {}
-        figures = dict(self.measure(done))
-        for name, path in self.pictures().items():
-            reporter.picture(done, name, path)
-        return figures
+        figures: dict[str, float] = {}
+        if self._is_own(done):
+            figures |= self.measure(done)
+            for name, path in self.pictures().items():
+                reporter.picture(done, name, path)
+        return figures | (self.beside.at(done, reporter) if self.beside else {})
 
 
 NO_LOOK = Look(0, lambda _: {})

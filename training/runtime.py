@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType
@@ -10,7 +11,7 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
-from training.errors import InputError
+PEER_LOST = os.EX_TEMPFAIL
 
 
 @dataclass(frozen=True)
@@ -69,18 +70,27 @@ def peers_needed() -> Iterator[None]:
     """Work that fails when another process is gone.
 
     Raises:
-        InputError: instead of what NCCL or Gloo say then.
+        PeerLost: instead of what NCCL or Gloo say then.
     """
     try:
         yield
     except RuntimeError as error:
         # Gloo has no error class of its own, but names its source file.
         if isinstance(error, dist.DistError) or "gloo/transport" in str(error):
-            raise InputError(
-                f"process {place()[0]} lost the connection to another one, and ends without a "
-                "checkpoint of its own; what ended that one is said by its launcher"
-            ) from error
+            print(
+                f"error: process {place()[0]} lost the connection to another process, and ends "
+                "too; the launcher of that one says what ended it",
+                file=sys.stderr,
+            )
+            raise PeerLost from error
         raise
+
+
+class PeerLost(SystemExit):
+    """This process ends because another one did; the exit status is `PEER_LOST`."""
+
+    def __init__(self) -> None:
+        super().__init__(PEER_LOST)
 
 
 def random_state() -> dict[str, torch.Tensor]:

@@ -13,6 +13,7 @@ from training.dalle_trainer import DALLETrainer
 from training.execution import Execution
 from training.flops import model_flops, peak_flops
 from training.likelihood import nats, right_and_shuffled
+from training.live_samples import LiveSamples
 from training.models.transformer import Transformer
 from training.pictures import curves
 from training.precision import Precision
@@ -89,6 +90,12 @@ def train(
     micro_batch: Annotated[
         int, typer.Option(min=0, help="rows of one pass in a process; 0: all at once")
     ] = 0,
+    dvae: Annotated[
+        Path | None, typer.Option(help="the dVAE of the codes, to draw samples while training")
+    ] = None,
+    samples_every: Annotated[
+        int, typer.Option(min=0, help="with --dvae: updates between two sheets of samples")
+    ] = 1000,
 ) -> None:
     """Train the transformer, going on from the newest checkpoint in OUTPUT."""
     chosen = recipe_named(recipe)
@@ -107,6 +114,10 @@ def train(
     if process.first and training.batch % process.world:
         rows = trainer.rows * process.world
         typer.echo(f"warning: {rows} rows an update, not {training.batch}", err=True)
+    look = validation_look(trainer, data)
+    if dvae is not None:
+        samples = LiveSamples(trainer, data, dvae, output)
+        look = dataclasses.replace(look, beside=samples.look(samples_every))
     loop.run(
         trainer,
         output,
@@ -114,7 +125,7 @@ def train(
         report_every=min(training.report_every, max(1, total // 20)),
         checkpoint_seconds=training.checkpoint_seconds,
         per_update=work_per_update(trainer),
-        look=validation_look(trainer, data),
+        look=look,
         keep=training.keep_checkpoints,
     )
     model = trainer.averaged()

@@ -1,3 +1,5 @@
+"""Several processes under `training.launch`: stopped, and one of them lost."""
+
 import os
 import signal
 import subprocess
@@ -5,33 +7,78 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+import pytest
+import tiny_training
+from tiny_training import Finished
+
+from training import train_dalle
+from training.reporting import read_metrics
+
 WORKER = """
 import os, pathlib, signal, sys, time
 signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 pathlib.Path(sys.argv[1], os.environ["RANK"]).touch()
+if os.environ["RANK"] == sys.argv[2]:
+    sys.exit(2)
 time.sleep(60)
 """
-ROOT = Path(__file__).parents[2]
 
 
-def test_a_stopped_launch_ends_with_the_signals_status(tmp_path: Path) -> None:
-    worker, ready = tmp_path / "worker.py", tmp_path / "ready"
-    worker.write_text(WORKER)
-    ready.mkdir()
-    arguments = ["--standalone", "--nproc-per-node=2", str(worker), str(ready)]
-    program = subprocess.Popen(
-        [sys.executable, "-m", "training.launch", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+def launched(*program: object) -> subprocess.Popen[str]:
+    """Two processes of a program."""
+    arguments = ["-m", "training.launch", "--standalone", "--nproc-per-node=2", *program]
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=tiny_training.ROOT,
+        env=tiny_training.environment(),
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.parametrize("leaves", ["1", "none"])
+def test_a_launch_ends_with_the_status_of_what_ended_it(leaves: str, tmp_path: Path) -> None:
+    worker, ready = tmp_path / "worker.py", tmp_path / "ready"
+    worker.write_text(WORKER)
+    ready.mkdir()
+    program = launched(worker, ready, leaves)
     until = time.monotonic() + 60
     while len(list(ready.iterdir())) < 2:
-        assert program.poll() is None, program.communicate()[1]
+        assert program.poll() is None or leaves == "1", program.communicate()[1]
         assert time.monotonic() < until
         time.sleep(0.05)
-    program.send_signal(signal.SIGTERM)
+    if leaves == "none":
+        program.send_signal(signal.SIGTERM)
     _, errors = program.communicate(timeout=60)
-    assert program.returncode == 128 + signal.SIGTERM
+    assert program.returncode == (2 if leaves == "1" else 128 + signal.SIGTERM)
     assert "Traceback" not in errors
+    if leaves == "1":
+        assert errors == "error: process 1 ended with status 2, as it says above\n"
+
+
+def test_a_lost_worker_ends_the_run_and_one_process_goes_on(
+    finished: Finished, tiny_recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "dalle"
+    program = launched(
+        Path(tiny_training.__file__), "training.train_dalle", "--recipe", tiny_recipe,
+        "--dataset", finished.dataset, "--output", output,
+    )  # fmt: skip
+    tiny_training.wait_for_update(program, output, 3)
+    workers = psutil.Process(program.pid).children(recursive=True)
+    (lost,) = (w for w in workers if w.environ().get("RANK") == "1")
+    os.kill(lost.pid, signal.SIGKILL)
+    _, errors = program.communicate(timeout=60)
+    assert program.returncode == 128 + signal.SIGKILL
+    assert "Traceback" not in errors
+    survivor, last = errors.strip().splitlines()
+    assert "process 0 lost the connection" in survivor
+    assert last.startswith("error: process 1 was ended by SIGKILL")
+    assert "goes on from its newest checkpoint" in last
+    assert len(workers) == 2
+    assert not any(w.is_running() for w in workers)
+
+    train_dalle.train(tiny_recipe, finished.dataset, output)
+    assert "going on from update" in capsys.readouterr().out
+    assert [line["step"] for line in read_metrics(output)] == list(range(1, 61))

@@ -41,8 +41,20 @@ def _bytes(rank: int, world: int) -> list[list[int]]:
     return found
 
 
-def test_it_sends_what_the_papers_table_says() -> None:
-    found = run_in(2, _bytes)[0]
+def _in_two(rank: int, world: int) -> dict[str, Any]:
+    kinds = ("full", "low rank", "overflow")
+    found: dict[str, Any] = {kind: _exchange(rank, world, kind) for kind in kinds}
+    return found | {"bytes": _bytes(rank, world), "fit": _fit(rank, world)}
+
+
+@pytest.fixture(scope="module")
+def two() -> list[dict[str, Any]]:
+    """What each of two processes found."""
+    return run_in(2, _in_two)
+
+
+def test_it_sends_what_the_papers_table_says(two: list[dict[str, Any]]) -> None:
+    found = two[0]["bytes"]
     for (width, rank, percent), (sent, plain) in zip(TABLE, found, strict=True):
         assert (rank_for(width), rank_for(width, SHARDS)) == (rank, rank // SHARDS)
         assert 1 - sent / plain == pytest.approx(1 - 5 * rank / (8 * width), abs=1e-9)
@@ -71,8 +83,8 @@ def _exchange(rank: int, world: int, kind: str) -> dict[str, Tensor]:
     return found | {f"sum_{k}": v for k, v in hook.summed_errors().items()} | hook.errors
 
 
-def test_what_is_not_sent_stays_in_the_error_buffers() -> None:
-    for found in run_in(2, _exchange, "full"):
+def test_what_is_not_sent_stays_in_the_error_buffers(two: list[dict[str, Any]]) -> None:
+    for found in (process["full"] for process in two):
         assert torch.allclose(found["got1"], found["exact1"])  # a bias is not compressed
         for gradient, error in (("0", "a"), ("2", "b")):
             exact = PowerSGD._matrices(found[f"exact{gradient}"])
@@ -81,13 +93,15 @@ def test_what_is_not_sent_stays_in_the_error_buffers() -> None:
             assert torch.allclose(got + found[f"sum_{error}"], exact, atol=1e-4)
 
 
-def test_a_gradient_of_low_rank_comes_through_whole() -> None:
-    for found in run_in(2, _exchange, "low rank"):
+def test_a_gradient_of_low_rank_comes_through_whole(two: list[dict[str, Any]]) -> None:
+    for found in (process["low rank"] for process in two):
         assert torch.allclose(found["got0"], found["exact0"], atol=1e-4)
 
 
-def test_a_non_finite_gradient_skips_and_costs_only_the_broken_buffer() -> None:
-    first, second = run_in(2, _exchange, "overflow")
+def test_a_non_finite_gradient_skips_and_costs_only_the_broken_buffer(
+    two: list[dict[str, Any]],
+) -> None:
+    first, second = (process["overflow"] for process in two)
     for found in (first, second):
         assert not found["got0"].isfinite().any()  # the update will be skipped
         assert found["got2"].isfinite().all()
@@ -122,8 +136,8 @@ def _losses(rank: int, world: int, compress: bool) -> list[float]:
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_training_loses_little(world: int) -> None:
-    found: list[Any] = run_in(world, _fit)
+def test_training_loses_little(world: int, two: list[dict[str, Any]]) -> None:
+    found: list[Any] = [p["fit"] for p in two] if world == 2 else run_in(world, _fit)
     assert all(other == found[0] for other in found)
     start = found[0][0][0]
     plain, compressed = (sum(losses[-10:]) / 10 for losses in found[0])

@@ -1,0 +1,113 @@
+"""An update that must not be made, and what a checkpoint says of its data."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import tiny_training
+import torch
+from tiny_training import Finished
+from torch import Tensor
+
+from pipelines.layout import Layout
+from pipelines.publish.use import Use, uses
+from training import loop
+from training.dalle_trainer import DALLETrainer
+from training.errors import InputError
+from training.execution import Execution
+from training.gradient_scales import BACK_OFF, GROWTH
+from training.precision import Precision
+from training.runtime import Runtime
+from training.token_data import TokenData
+
+BLOCK = 5
+
+
+def trainer_of(finished: Finished, precision: Precision = Precision.FP32) -> DALLETrainer:
+    data = TokenData(finished.dataset, tiny_training.tiny())
+    runtime = Runtime(0, 1, torch.device("cpu"))
+    return DALLETrainer(data, runtime, "run", Execution(precision))
+
+
+def state_of(trainer: DALLETrainer) -> dict[str, Tensor]:
+    """Weights and the optimiser's state, copied."""
+    saved = trainer.save(0)
+    groups = ("model", "optimizer")
+    return {
+        f"{group}/{name}": tensor.clone()
+        for group in groups
+        for name, tensor in saved.tensors[group].items()
+    }
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
+    return [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
+
+
+def plant(trainer: DALLETrainer, value: float) -> torch.utils.hooks.RemovableHandle:
+    """One element of one matrix's gradient in one block is `value`."""
+
+    def planted(gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        gradient[0, 1] = value
+        return gradient
+
+    return trainer.model.blocks[BLOCK].get_parameter("up.weight").register_hook(planted)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16_PER_BLOCK])
+def test_a_non_finite_gradient_skips_the_update(
+    precision: Precision, value: float, finished: Finished
+) -> None:
+    trainer = trainer_of(finished, precision)
+    assert [float(trainer.update(step)["skipped"]) for step in range(2)] == [0, 0]
+    before = state_of(trainer)
+    scales = list(trainer.scales.values) if trainer.scales else []
+    hook = plant(trainer, value)
+    figures = trainer.update(2)
+    hook.remove()
+    assert float(figures["skipped"]) == 1
+    assert math.isfinite(float(figures["image"]))
+    assert changed(before, state_of(trainer)) == []
+    if trainer.scales:
+        pairs = zip(trainer.scales.values, scales, strict=True)
+        expected = [BACK_OFF if i == BLOCK else GROWTH for i in range(len(scales))]
+        assert [new / old for new, old in pairs] == pytest.approx(expected)
+    assert float(trainer.update(3)["skipped"]) == 0
+    after = state_of(trainer)
+    # Codes and words that no row of the batch has keep their embeddings' moments.
+    assert all(after[name].isfinite().all() for name in after)
+    assert len(changed(before, after)) > 0.9 * len(before)
+
+
+def test_a_thousand_skipped_updates_in_a_row_are_one_error(finished: Finished) -> None:
+    trainer = trainer_of(finished)
+    trainer.skipped_in_a_row = 997
+    hook = plant(trainer, math.inf)
+    trainer.update(0)
+    assert trainer.save(1).state["skipped_in_a_row"] == 998
+    hook.remove()
+    trainer.update(1)
+    assert trainer.skipped_in_a_row == 0
+    trainer.skipped_in_a_row = 997
+    plant(trainer, math.inf)
+    trainer.update(2)
+    trainer.update(3)
+    with pytest.raises(InputError, match="1000 updates in a row were not finite"):
+        trainer.update(4)
+
+
+def test_a_checkpoint_names_its_dataset_where_retention_looks(
+    finished: Finished, tmp_path: Path
+) -> None:
+    layout = Layout(str(tmp_path))
+    output = Path(layout.models) / "dalle"
+    loop.run(trainer_of(finished), output, updates=1, report_every=1, checkpoint_seconds=0)
+    (place,) = output.glob("checkpoints/update-*")
+    version = Path(finished.dataset).name.removeprefix("v=")
+    assert json.loads((place / "state.json").read_text())["dataset"] == version
+    assert list(uses(layout)) == [Use(str(place), version)]
+    summary = json.loads((finished.dalle / "final/summary.json").read_text())
+    assert summary["dataset"] == version

@@ -1,0 +1,121 @@
+"""What a process of stage two needs of memory, known before any of it is taken."""
+
+import dataclasses
+import os
+
+import psutil
+import torch
+
+from training.config import TransformerConfig
+from training.errors import InputError
+from training.execution import Execution
+from training.models.transformer import Transformer
+from training.precision import Precision
+from training.runtime import Runtime
+
+_FP32 = 4
+# Bytes that a layer (attention and MLP) keeps for its backward pass, for each token and unit of
+# width; counted by tests/training/test_memory.py. Recomputing keeps the blocks' inputs alone.
+KEPT = {Precision.FP32: 64, Precision.BF16: 36, Precision.FP16_PER_BLOCK: 32}
+KEPT_RECOMPUTING = {Precision.FP32: 8, Precision.BF16: 8, Precision.FP16_PER_BLOCK: 4}
+_GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """Bytes in one process, by what they are for; averaged weights of a GPU lie in host memory.
+
+    Attributes:
+        parameters: with the blocks that are gathered at a time, if they are sharded.
+        gradients: fp32.
+        moments: both of AdamW.
+        averages: of the weights.
+        errors: buffers of PowerSGD.
+        activations: kept for the backward pass of the rows of one pass; roughly.
+    """
+
+    parameters: int
+    gradients: int
+    moments: int
+    averages: int
+    errors: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All together."""
+        return sum(dataclasses.astuple(self))
+
+
+def estimate(
+    config: TransformerConfig,
+    tokens: dict[str, int],
+    rows: int,
+    precision: Precision,
+    execution: Execution,
+    runtime: Runtime,
+) -> Need:
+    """Count what a run takes; nothing is allocated.
+
+    Args:
+        config: of the transformer.
+        tokens: its vocabularies and lengths.
+        rows: of an update in this process.
+        precision: as resolved for the device.
+        execution: how the run computes.
+        runtime: this process.
+    """
+    with torch.device("meta"):
+        model = Transformer(config, **tokens)
+    all_parameters = _FP32 * sum(p.numel() for p in model.parameters())
+    blocks = _FP32 * sum(p.numel() for p in model.blocks.parameters())
+    shards = runtime.world if execution.shard else 1
+    held = -(-all_parameters // shards)
+    # The one that computes, and the next one on its way.
+    gathered = 2 * blocks // len(model.blocks) if shards > 1 else 0
+    in_pass = min(execution.micro_batch or rows, rows)
+    cell = in_pass * model.length * config.width
+    layer = KEPT[precision] * cell
+    kept = KEPT_RECOMPUTING[precision] * cell if execution.recompute else layer
+    # The layer that is being computed holds its activations and their gradients besides.
+    activations = config.depth * kept + 2 * layer
+    if precision is Precision.BF16 and not execution.recompute and shards == 1:
+        # Autocast keeps the weights that it has cast.
+        activations += blocks // 2
+    return Need(
+        parameters=held + gathered,
+        gradients=held,
+        moments=2 * held,
+        averages=0 if runtime.device.type == "cuda" else held,
+        errors=blocks if execution.compress else 0,
+        # After the backward pass, clipping the variance takes as much as the gradients.
+        activations=max(activations, held),
+    )
+
+
+def free_memory(runtime: Runtime) -> int:
+    """Bytes that this process may count on: its share of what the device has left."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if runtime.device.type == "cuda":
+        sharing = -(-local // torch.cuda.device_count())
+        return int(torch.cuda.mem_get_info(runtime.device)[0]) // sharing
+    return int(psutil.virtual_memory().available) // local
+
+
+def require(need: Need, free: int, execution: Execution) -> None:
+    """End before memory is taken that is not there.
+
+    Raises:
+        InputError: with the figures, and what would help.
+    """
+    if need.total <= free:
+        return
+    parts = ", ".join(f"{name} {n / _GIB:.3g}" for name, n in dataclasses.asdict(need).items() if n)
+    remedies = ["a smaller --micro-batch"]
+    if not execution.recompute:
+        remedies.append("--recompute")
+    remedies.append("more processes" if execution.shard else "--shard with several processes")
+    raise InputError(
+        f"a process needs about {need.total / _GIB:.3g} GiB ({parts}), and its device has "
+        f"{free / _GIB:.3g} GiB free for it; take {', '.join(remedies)}, or a smaller recipe"
+    )
