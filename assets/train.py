@@ -5,12 +5,14 @@ import dagster as dg
 from assets.dedupe import deduped_pairs
 from assets.encode import bpe_tokenizer
 from assets.lib import exhibits, model_checks, trainer
-from assets.lib.models import materialized_model
+from assets.lib.models import final, materialized_model
 from assets.lib.partitions import all_finished_batches
 from assets.lib.settings import Settings
 from assets.lib.trainer import TrainingProgram
 from assets.publish import current_version, token_dataset
+from pipelines import storage
 from pipelines.layout import Layout, join
+from pipelines.publish.manifest import read_manifest, sha256
 
 GROUP = "train"
 CODE_VERSION = "1"
@@ -55,6 +57,7 @@ def dalle(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materiali
         (
             *("--recipe", settings.recipe, "--dataset", version, "--output", output),
             *settings.updates(),
+            *_live_samples(settings),
             *settings.transformer_options(),
         ),
         settings.processes,
@@ -93,6 +96,14 @@ def _pairs(layout: Layout) -> list[str]:
     """Every finished batch as arguments of a training program."""
     batches = all_finished_batches(layout, "deduped_pairs")
     return [word for b in batches for word in ("--pairs", layout.dataset("deduped_pairs", b))]
+
+
+def _live_samples(settings: Settings) -> tuple[str, ...]:
+    """The dVAE that draws the sheets of a running training, if it is the one of the codes."""
+    model = settings.layout.model("dvae")
+    weights = final(model, "model.safetensors")
+    wanted = read_manifest(settings.layout.token_dataset).dvae_sha256
+    return ("--dvae", model) if storage.exists(weights) and sha256(weights) == wanted else ()
 
 
 CHECKS = [

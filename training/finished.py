@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def batches(pairs: Iterable[Path]) -> list[str]:
+    """Names of the crawl batches that a model was trained on, from their directories."""
+    return sorted(directory.name.removeprefix("batch=") for directory in pairs)
 
 
 def is_current(output: Path, fingerprint: str) -> bool:

@@ -52,7 +52,7 @@ def train(
         per_update={"pairs_per_s": training.batch},
     )
     if process.first:
-        facts = {"recipe": chosen.name, "updates": total}
+        facts = {"recipe": chosen.name, "updates": total, "batches": finished.batches(pairs)}
         embedder = Embedder(trainer.model.eval(), trainer.text)
         summary = contrastive_report.write(embedder, output, files, chosen.split) | facts
         config = own_config(trainer.model)

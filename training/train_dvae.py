@@ -96,7 +96,8 @@ def train(
     if process.first:
         model = trainer.averaged()
         facts = {"recipe": chosen.name, "updates": total}
-        summary = dvae_report.write(model, output, files, chosen) | facts
+        measured = dvae_report.write(model, output, files, chosen)
+        summary = measured | facts | {"batches": finished.batches(pairs)}
         finished.write(output, fingerprint, model, chosen.dvae, summary)
         checkpoint.clear(output / "checkpoints")
         if float(str(summary["codebook_perplexity"])) < chosen.least_perplexity:

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, NamedTuple
 
@@ -35,7 +36,7 @@ class Removal(NamedTuple):
         rows: token rows that were removed; 0 if none was listed, and nothing was written.
         files: Parquet files that were written again, of `files_in_all`.
         files_in_all: Parquet files of the version.
-        saw: models and checkpoints whose version holds listed rows, with the number of rows.
+        saw: models and checkpoints that were trained on listed rows, with the number of rows.
     """
 
     manifest: Manifest
@@ -79,17 +80,29 @@ def _listed(manifest: Manifest, takedown: Takedown) -> dict[int, pa.Array]:
 
 
 def _saw(layout: Layout, takedown: Takedown) -> list[tuple[Use, int]]:
-    """Whoever was trained on a version that is still there and has listed rows."""
-    counts: dict[str, int] = {}
+    """Whoever was trained on listed rows, as far as a version that is still there has them."""
+    by_batch: dict[str, Counter[str]] = {}
     seen = []
     for use in uses(layout):
-        directory = versions.version_directory(layout, use.version)
-        if use.version not in counts and ledger.read_success(directory) is not None:
-            masks = _listed(read_manifest(directory), takedown).values()
-            counts[use.version] = sum(pc.sum(mask).as_py() for mask in masks)
-        if count := counts.get(use.version, 0):
+        # Who was trained on pairs saw those of its batches, which the current version knows.
+        version = use.version or versions.current(layout) or ""
+        directory = versions.version_directory(layout, version)
+        if version not in by_batch and ledger.read_success(directory) is not None:
+            by_batch[version] = _listed_by_batch(read_manifest(directory), takedown)
+        found = by_batch.get(version, Counter())
+        if count := sum(found[batch] for batch in use.batches or tuple(found)):
             seen.append((use, count))
     return seen
+
+
+def _listed_by_batch(manifest: Manifest, takedown: Takedown) -> Counter[str]:
+    """Listed rows of a version by the crawl batch that found them."""
+    found: Counter[str] = Counter()
+    for index, mask in _listed(manifest, takedown).items():
+        url = manifest.url(manifest.metadata_files[index])
+        rows = pa.Table.from_batches(parquet.read_batches(url, columns=["crawl_batch"]))
+        found.update(rows.filter(mask).column("crawl_batch").to_pylist())
+    return found
 
 
 class _Rebuilt:
@@ -237,7 +250,8 @@ def main(
             f"written again\nversion {done.manifest.version} is current: {done.manifest.directory}"
         )
     for use, rows in done.saw:
-        typer.echo(f"{use.path} saw {rows:,} of the listed rows, in version {use.version}")
+        where = f"version {use.version}" if use.version else f"batches {', '.join(use.batches)}"
+        typer.echo(f"{use.path} saw {rows:,} of the listed rows, in {where}")
 
 
 if __name__ == "__main__":

@@ -128,6 +128,7 @@ def test_models_and_checkpoints_that_saw_the_rows_are_named(layout: Layout, tmp_
     running = f"{layout.model('dalle')}/checkpoints/update-000000007"
     storage.write_json(f"{running}/state.json", {"dataset": both.version})
     storage.write_json(f"{layout.model('dvae')}/final/summary.json", {"perplexity": 1.0})
+    storage.write_json(f"{layout.model('other')}/final/summary.json", {"batches": ["b"]})
     # Only batch a has it, which the current version, b's, does not hold.
     script = [sys.executable, "-m", "pipelines.publish.takedown", listed(tmp_path, url(3))]
     done = subprocess.run(
@@ -138,6 +139,16 @@ def test_models_and_checkpoints_that_saw_the_rows_are_named(layout: Layout, tmp_
     assert sorted(said) == [
         [running, f"2 of the listed rows, in version {both.version}"],
         [f"{layout.model('old')}/final", f"2 of the listed rows, in version {both.version}"],
+    ]
+
+
+def test_models_trained_on_pairs_are_named_by_batch(layout: Layout, tmp_path: Path) -> None:
+    publish(["a", "b"], layout, CONFIG)
+    for name, batches in (("dvae", ["a"]), ("contrastive", ["b"])):
+        storage.write_json(f"{layout.model(name)}/final/summary.json", {"batches": batches})
+    saw = removal(layout, tmp_path, url(3)).saw
+    assert [(use.path, use.batches, rows) for use, rows in saw] == [
+        (f"{layout.model('dvae')}/final", ("a",), 2)
     ]
 
 
