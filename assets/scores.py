@@ -56,8 +56,8 @@ def clip_scores(context: dg.AssetExecutionContext, settings: Settings) -> dg.Mat
 
 
 def _clip_score(settings: Settings) -> scores.Score:
-    from training.contrastive_checkpoint import model_id
-    from training.contrastive_columns import load_pair_scorer
+    from training.contrastive.checkpoint import model_id
+    from training.contrastive.columns import load_pair_scorer
 
     path = required_image_text_model(settings)
     load = functools.partial(load_pair_scorer, path)

@@ -47,8 +47,8 @@ def embedding_overlap(
     """The nearest reference image of every kept pair, by the contrastive model; flags only."""
     from pipelines.dedupe.embedding import find_overlap
     from pipelines.dedupe.embedding_references import Encoder
-    from training.contrastive_checkpoint import model_id
-    from training.contrastive_columns import load_image_encoder
+    from training.contrastive.checkpoint import model_id
+    from training.contrastive.columns import load_image_encoder
 
     batch, layout = registered_batch(context, settings), settings.layout
     path = required_image_text_model(settings)

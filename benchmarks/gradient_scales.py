@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from training.config import TransformerConfig
-from training.gradient_scales import GREATEST, LEAST, GradientScales
+from training.dalle.gradient_scales import GREATEST, LEAST, GradientScales
+from training.dalle.precision import Precision, run_blocks_in
 from training.losses import stream_loss
 from training.models.transformer import Transformer
-from training.precision import Precision, run_blocks_in
 
 SPREADS = range(0, 57, 8)
 SHOWN = 40

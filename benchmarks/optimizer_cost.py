@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.marks import compare
 from training.config import TransformerConfig
+from training.dalle.optimizer import ClippedAdamW, clip_by_norm, global_norm
 from training.models.transformer import Transformer
-from training.optimizer import ClippedAdamW, clip_by_norm, global_norm
 from training.recipes import cc3m_1b
 
 _CONFIG = TransformerConfig(depth=6, heads=8, head_width=64)

@@ -13,8 +13,8 @@ import torch
 
 from pipelines import parquet, storage
 from pipelines.encode.image_tokens import crop, decode
+from training.dvae.images import to_tensor
 from training.image_tokenizer import codes_program
-from training.images import to_tensor
 from training.models.loading import load_dvae
 
 

@@ -76,7 +76,7 @@ def generate_64() -> Mark:
 def _generation(candidates: int, least: float) -> Mark:
     import torch
 
-    from training.sampling import sample_codes
+    from training.drawing.sampling import sample_codes
 
     model, _ = _ours()
     text, _ = _tokens()

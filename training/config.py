@@ -101,7 +101,7 @@ class DVAETraining:
         ema: decay of the averaged weights, applied after every update.
         least_share: a codebook whose perplexity is below this share of its entries has collapsed.
         precision: of products: fp32, bf16, fp16 (with one loss scale, as in the paper), or auto,
-            which `training.loss_scale` resolves for the device.
+            which `training.dvae.loss_scale` resolves for the device.
         validate_every: updates between measurements on pictures that are not trained on.
         validation_images: how many.
     """

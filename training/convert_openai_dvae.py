@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from training import cli, finished
-from training.legacy_dvae import read_state
+from training.dvae.legacy import read_state
 from training.models.dvae import DVAE
 
 

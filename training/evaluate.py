@@ -9,7 +9,9 @@ import torch
 import typer
 
 from training import cli, model_report
-from training.codebook import perplexity
+from training.drawing.pictures import bars, contact_sheet, to_images
+from training.drawing.sampling import draw
+from training.dvae.codebook import perplexity
 from training.finished import sha256
 from training.likelihood import Nats, nats, right_and_shuffled
 from training.metrics.features import load_network
@@ -17,10 +19,8 @@ from training.metrics.protocol import blur_figures
 from training.models.dvae import DVAE
 from training.models.loading import load_dvae, load_transformer, recipe_of
 from training.models.transformer import Transformer
-from training.pictures import bars, contact_sheet, to_images
 from training.recipes import recipe as recipe_named
 from training.reporting import Reporter
-from training.sampling import draw
 from training.splits import Split
 from training.token_data import TokenData
 

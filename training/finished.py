@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from training import atomic_directory
+from training.checkpoints import atomic_directory
 from training.config import DVAEConfig
 from training.errors import InputError
 

@@ -92,7 +92,7 @@ class DVAEImageTokenizer:
         """Codes of the images, without noise."""
         import torch
 
-        from training.images import to_tensor
+        from training.dvae.images import to_tensor
 
         parts = []
         with torch.inference_mode():

@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from training import checkpoint
-from training.checkpoint import Checkpoint
+from training.checkpoints import checkpoint
+from training.checkpoints.checkpoint import Checkpoint
 from training.reporting import Reporter
 from training.runtime import (
     Runtime,

@@ -12,25 +12,25 @@ import typer
 
 from pipelines import storage
 from training import cli
-from training.contrastive_checkpoint import model_id
-from training.errors import InputError
-from training.finished import sha256
-from training.models.dvae import DVAE
-from training.models.loading import load_dvae, load_transformer, recipe_of
-from training.models.transformer import Transformer
-from training.pictures import contact_sheet, to_images
-from training.recipes import recipe as recipe_named
-from training.reporting import Reporter
-from training.rerank import Ranker, load_ranker, reranked
-from training.sample_captions import (
+from training.contrastive.checkpoint import model_id
+from training.contrastive.rerank import Ranker, load_ranker, reranked
+from training.drawing.captions import (
     best_pictures,
     clean_caption,
     read_prompt,
     warn_if_cut,
     write_pictures,
 )
-from training.sample_sheet import choose_lines
-from training.sampling import SamplingOptions, draw
+from training.drawing.pictures import contact_sheet, to_images
+from training.drawing.sampling import SamplingOptions, draw
+from training.drawing.sheet import choose_lines
+from training.errors import InputError
+from training.finished import sha256
+from training.models.dvae import DVAE
+from training.models.loading import load_dvae, load_transformer, recipe_of
+from training.models.transformer import Transformer
+from training.recipes import recipe as recipe_named
+from training.reporting import Reporter
 from training.splits import Split
 from training.token_data import TokenData
 

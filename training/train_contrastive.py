@@ -9,11 +9,13 @@ import typer
 from pipelines import ledger, storage
 from pipelines.layout import join
 from pipelines.storage import list_files
-from training import checkpoint, cli, contrastive_report, finished, loop, runtime
-from training.contrastive_embedding import Embedder
-from training.contrastive_text import TOKENIZER
-from training.contrastive_trainer import ContrastiveTrainer
-from training.open_clip_config import own_config
+from training import cli, finished, loop, runtime
+from training.checkpoints import checkpoint
+from training.contrastive import report as contrastive_report
+from training.contrastive.embedding import Embedder
+from training.contrastive.open_clip_config import own_config
+from training.contrastive.text import TOKENIZER
+from training.contrastive.trainer import ContrastiveTrainer
 from training.recipes import recipe as recipe_named
 
 CODE_VERSION = "1"

@@ -8,15 +8,16 @@ from typing import Annotated
 import typer
 
 from pipelines import ledger
-from training import checkpoint, cli, finished, loop, runtime
-from training.dalle_trainer import DALLETrainer
-from training.execution import Execution
-from training.flops import model_flops, peak_flops
+from training import cli, finished, loop, runtime
+from training.checkpoints import checkpoint
+from training.dalle.execution import Execution
+from training.dalle.flops import model_flops, peak_flops
+from training.dalle.live_samples import LiveSamples
+from training.dalle.precision import Precision
+from training.dalle.trainer import DALLETrainer
+from training.drawing.pictures import curves
 from training.likelihood import nats, right_and_shuffled
-from training.live_samples import LiveSamples
 from training.models.transformer import Transformer
-from training.pictures import curves
-from training.precision import Precision
 from training.recipes import recipe as recipe_named
 from training.splits import Split
 from training.token_data import TokenData

@@ -9,11 +9,13 @@ import typer
 
 from pipelines import ledger
 from pipelines.storage import list_files
-from training import checkpoint, cli, dvae_report, finished, loop, runtime
-from training.codebook import COLLAPSE_ADVICE
+from training import cli, finished, loop, runtime
+from training.checkpoints import checkpoint
 from training.config import Recipe
-from training.dvae_trainer import DVAETrainer, Execution
-from training.dvae_validation import Validation
+from training.dvae import report as dvae_report
+from training.dvae.codebook import COLLAPSE_ADVICE
+from training.dvae.trainer import DVAETrainer, Execution
+from training.dvae.validation import Validation
 from training.recipes import recipe as recipe_named
 from training.schedules import cosine
 

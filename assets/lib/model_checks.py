@@ -44,7 +44,7 @@ def codebook_alive(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
         blocking=True,
     )
     def check(settings: Settings) -> dg.AssetCheckResult:
-        from training.codebook import COLLAPSE_ADVICE
+        from training.dvae.codebook import COLLAPSE_ADVICE
 
         summary = storage.read_json(final(settings.layout.model("dvae"), "summary.json"))
         perplexity, psnr = float(summary["codebook_perplexity"]), float(summary["psnr_db"])

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 # Imported once, in the server that the processes are forked from: torch alone takes seconds.
-_IMPORTED = ["torch.distributed", "training.dalle_trainer", "tiny_training"]
+_IMPORTED = ["torch.distributed", "training.dalle.trainer", "tiny_training"]
 
 
 def run_in(world: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:

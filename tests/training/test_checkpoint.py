@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from training import atomic_directory, checkpoint, stored_tensors
-from training.checkpoint import Checkpoint
+from training.checkpoints import atomic_directory, checkpoint, stored_tensors
+from training.checkpoints.checkpoint import Checkpoint
+from training.checkpoints.optimizer_state import load_optimizer, optimizer_tensors
+from training.checkpoints.stored_tensors import StoredTensors
 from training.distributed.shards import Rows
-from training.optimizer_state import load_optimizer, optimizer_tensors
-from training.stored_tensors import StoredTensors
 
 
 def state(update: int, fingerprint: str = "run") -> Checkpoint:
@@ -50,7 +50,7 @@ def test_a_directory_torn_by_a_kill_is_ignored_and_removed(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.atomic_directory.os.fsync", killed)
+        patch.setattr("training.checkpoints.atomic_directory.os.fsync", killed)
         with pytest.raises(KilledError):
             checkpoint.save(tmp_path, state(2))
     assert len(list(tmp_path.iterdir())) == 2  # the torn one is there

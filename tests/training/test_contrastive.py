@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from training.config import ContrastiveConfig, TowerConfig
-from training.contrastive_checkpoint import load_embedder, model_id
-from training.contrastive_images import MEAN, STD, normalised, square
-from training.contrastive_report import recall
-from training.contrastive_text import CLIP_VOCABULARY, ClipText
+from training.contrastive.checkpoint import load_embedder, model_id
+from training.contrastive.images import MEAN, STD, normalised, square
+from training.contrastive.open_clip_config import own_config, read_config
+from training.contrastive.report import recall
+from training.contrastive.rerank import load_ranker, reranked
+from training.contrastive.text import CLIP_VOCABULARY, ClipText
 from training.finished import ModelError
 from training.models.contrastive import Contrastive, Embedded, contrastive_loss
-from training.open_clip_config import own_config, read_config
-from training.rerank import load_ranker, reranked
 
 CLIP_TEXT = {
     "context_length": 77,

@@ -19,12 +19,12 @@ from pipelines.encode import bpe
 from pipelines.encode.config import BpeConfig
 from pipelines.layout import Layout
 from training import recipes, sample, train_contrastive
-from training.contrastive_checkpoint import load_embedder, model_id
-from training.contrastive_columns import load_image_encoder, load_pair_scorer
+from training.contrastive.checkpoint import load_embedder, model_id
+from training.contrastive.columns import load_image_encoder, load_pair_scorer
+from training.contrastive.rerank import load_ranker
+from training.dvae.images import to_tensor
 from training.errors import InputError
-from training.images import to_tensor
 from training.reporting import read_metrics
-from training.rerank import load_ranker
 
 UPDATES = tiny_training.tiny().contrastive_training.updates
 

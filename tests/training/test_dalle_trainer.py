@@ -13,11 +13,11 @@ from torch import Tensor
 from pipelines.layout import Layout
 from pipelines.publish.use import Use, uses
 from training import loop
-from training.dalle_trainer import DALLETrainer
+from training.dalle.execution import Execution
+from training.dalle.gradient_scales import BACK_OFF, GROWTH
+from training.dalle.precision import Precision
+from training.dalle.trainer import DALLETrainer
 from training.errors import InputError
-from training.execution import Execution
-from training.gradient_scales import BACK_OFF, GROWTH
-from training.precision import Precision
 from training.runtime import Runtime
 from training.token_data import TokenData
 

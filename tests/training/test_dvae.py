@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.codebook import perplexity
-from training.codebook_init import initialise_codebook, k_means
 from training.config import DVAEConfig
+from training.dvae.codebook import perplexity
+from training.dvae.codebook_init import initialise_codebook, k_means
 from training.losses import categorical_kl_to_uniform, logit_laplace_nll
 from training.models.dvae import DVAE, Block, images_to_input, map_pixels, unmap_pixels
 

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from training.config import DVAEConfig
-from training.dvae_validation import bound
+from training.dvae.validation import bound
 from training.losses import logit_laplace_nll
 from training.models.dvae import DVAE
 

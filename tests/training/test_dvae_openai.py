@@ -11,8 +11,8 @@ from dall_e.decoder import Decoder
 from dall_e.encoder import Encoder
 
 from training.convert_openai_dvae import convert
+from training.dvae.legacy import LegacyFileError, read_state
 from training.image_tokenizer import image_tokenizer_info
-from training.legacy_dvae import LegacyFileError, read_state
 from training.models.dvae import DVAE
 from training.models.loading import load_dvae
 from training.models.openai_dvae import LayoutError

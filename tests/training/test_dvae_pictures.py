@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from training.config import Cosine, DVAEConfig, DVAETraining
-from training.images import augment, training_batch
+from training.dvae.images import augment, training_batch
 
 CONFIG = DVAEConfig(image_size=64, hidden=8)
 TRAINING = DVAETraining(1, 1, Cosine(1, 1, 1), Cosine(0, 1, 1), Cosine(1, 1, 1))

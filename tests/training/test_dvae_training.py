@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 
 from pipelines.layout import Layout
 from pipelines.storage import list_files
-from training import checkpoint, recipes, train_dvae
-from training.dvae_trainer import DVAETrainer, Execution
+from training import recipes, train_dvae
+from training.checkpoints import checkpoint
+from training.dvae.loss_scale import MixedPrecision, compute_format
+from training.dvae.trainer import DVAETrainer, Execution
 from training.errors import InputError
-from training.loss_scale import MixedPrecision, compute_format
 from training.reporting import read_metrics
 from training.runtime import Runtime
 

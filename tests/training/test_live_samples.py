@@ -11,9 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_training import HELD_OUT, Finished, tiny
 
 from training import train_dalle
-from training.dalle_trainer import DALLETrainer
+from training.dalle.live_samples import SHEET, LiveSamples
+from training.dalle.trainer import DALLETrainer
 from training.errors import InputError
-from training.live_samples import SHEET, LiveSamples
 from training.reporting import TENSORBOARD
 from training.runtime import Runtime
 from training.token_data import TokenData

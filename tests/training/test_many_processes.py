@@ -9,12 +9,13 @@ import torch
 from many_processes import run_in
 from tiny_training import Finished
 
-from training import checkpoint, loop
-from training.dalle_trainer import DALLETrainer
-from training.execution import Execution
-from training.gradient_scales import BACK_OFF
-from training.live_samples import SHEET, LiveSamples
-from training.precision import Precision
+from training import loop
+from training.checkpoints import checkpoint
+from training.dalle.execution import Execution
+from training.dalle.gradient_scales import BACK_OFF
+from training.dalle.live_samples import SHEET, LiveSamples
+from training.dalle.precision import Precision
+from training.dalle.trainer import DALLETrainer
 from training.runtime import Runtime
 from training.token_data import TokenData
 

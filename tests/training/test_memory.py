@@ -8,12 +8,12 @@ import torch
 from tiny_training import Finished
 
 from training.config import TransformerConfig
-from training.dalle_trainer import DALLETrainer
+from training.dalle.execution import Execution
+from training.dalle.memory import KEPT, KEPT_RECOMPUTING, Need, estimate, require
+from training.dalle.precision import Precision, recompute_blocks, run_blocks_in
+from training.dalle.trainer import DALLETrainer
 from training.errors import InputError
-from training.execution import Execution
-from training.memory import KEPT, KEPT_RECOMPUTING, Need, estimate, require
 from training.models.transformer import Transformer
-from training.precision import Precision, recompute_blocks, run_blocks_in
 from training.recipes import paper_12b
 from training.runtime import Runtime
 from training.token_data import TokenData

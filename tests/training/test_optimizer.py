@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from training.config import AdamWConfig
+from training.dalle.optimizer import ClippedAdamW, clip_by_norm, global_norm, parameter_groups
 from training.ema import Ema, OffloadedEma
-from training.optimizer import ClippedAdamW, clip_by_norm, global_norm, parameter_groups
 
 CONFIG = AdamWConfig(0.9, 0.96, 4.5e-2, variance_clip=5.0)
 

@@ -7,8 +7,8 @@ import torch
 from resblocks import Residual, backward
 from torch import Tensor, nn
 
-from training.gradient_scales import FIRST, GREATEST, LEAST, WINDOW, GradientScales
-from training.precision import Precision, recompute_blocks, run_blocks_in
+from training.dalle.gradient_scales import FIRST, GREATEST, LEAST, WINDOW, GradientScales
+from training.dalle.precision import Precision, recompute_blocks, run_blocks_in
 
 CPU = torch.device("cpu")
 

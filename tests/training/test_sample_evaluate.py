@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 from tiny_training import Finished
 
-from training import evaluate, sample, sample_captions
+from training import evaluate, sample
+from training.drawing import captions as sample_captions
+from training.drawing.sampling import draw
 from training.errors import InputError
 from training.finished import ModelError
 from training.models.loading import load_dvae, load_transformer
 from training.recipes import recipe
-from training.sampling import draw
 from training.splits import Split
 from training.token_data import DatasetMismatchError, TokenData
 

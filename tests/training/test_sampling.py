@@ -3,12 +3,12 @@ import torch
 from torch import Tensor
 
 from training.config import TransformerConfig
+from training.drawing.sampling import Prompt, SamplingOptions, keep_outside, sample_codes
 from training.errors import InputError
 from training.models import decoding
 from training.models.attention import Pattern
 from training.models.decoding import Decoder
 from training.models.transformer import Transformer
-from training.sampling import Prompt, SamplingOptions, keep_outside, sample_codes
 
 TEXT, GRID, WORDS, CODES = 5, 4, 20, 12
 

@@ -1,7 +1,7 @@
 """Gradients of falling size in fp16: what one scale for all blocks loses, and one a block keeps."""
 
 from benchmarks.gradient_scales import compare, in_half
-from training.gradient_scales import GREATEST
+from training.dalle.gradient_scales import GREATEST
 
 
 def test_a_scale_for_each_block_keeps_what_one_for_all_loses() -> None:

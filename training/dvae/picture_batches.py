@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from torch import Tensor
 
 from training.config import DVAEConfig, DVAETraining
-from training.images import training_batch
+from training.dvae.images import training_batch
 from training.row_stream import Position, RowStream
 
 _MOST_THREADS = 8

@@ -11,14 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipelines import storage
-from training.errors import InputError
-from training.images import centre_crop, to_tensor
-from training.likelihood import image_nats
-from training.models.dvae import DVAE
-from training.models.transformer import Transformer
-from training.pictures import contact_sheet, to_images
-from training.rerank import Ranker
-from training.sampling import (
+from training.contrastive.rerank import Ranker
+from training.drawing.pictures import contact_sheet, to_images
+from training.drawing.sampling import (
     Prompt,
     SamplingOptions,
     draw_codes,
@@ -26,6 +21,11 @@ from training.sampling import (
     padded_text,
     pictures_of,
 )
+from training.dvae.images import centre_crop, to_tensor
+from training.errors import InputError
+from training.likelihood import image_nats
+from training.models.dvae import DVAE
+from training.models.transformer import Transformer
 from training.text import TextEncoder
 
 _LABEL_WIDTH = 200

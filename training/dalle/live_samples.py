@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from training.dalle_trainer import DALLETrainer
+from training.dalle.trainer import DALLETrainer
+from training.drawing.pictures import contact_sheet, to_images
+from training.drawing.sampling import draw
+from training.drawing.sheet import choose_lines
 from training.finished import sha256
 from training.loop import Look
 from training.models.loading import load_dvae
-from training.pictures import contact_sheet, to_images
-from training.sample_sheet import choose_lines
-from training.sampling import draw
 from training.splits import Split
 from training.token_data import TokenData
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.checkpoints.stored_tensors import StoredTensors
 from training.distributed.shards import rows_of
-from training.stored_tensors import StoredTensors
 
 
 def optimizer_tensors(

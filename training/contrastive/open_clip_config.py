@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config import ContrastiveConfig, TowerConfig
-from training.contrastive_images import MEAN, STD
+from training.contrastive.images import MEAN, STD
 from training.finished import ModelError
 from training.models.contrastive import Contrastive
 

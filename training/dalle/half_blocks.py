@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from training.gradient_scales import GradientScales
+from training.dalle.gradient_scales import GradientScales
 
 
 class _Enter(torch.autograd.Function):

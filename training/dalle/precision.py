@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from training.gradient_scales import GradientScales
-from training.half_blocks import run_in_half
+from training.dalle.gradient_scales import GradientScales
+from training.dalle.half_blocks import run_in_half
 
 
 class Precision(StrEnum):

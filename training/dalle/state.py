@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from training.checkpoint import Checkpoint
+from training.checkpoints.checkpoint import Checkpoint
+from training.checkpoints.optimizer_state import load_optimizer, optimizer_tensors
+from training.checkpoints.resume_position import own_position, position_for
 from training.distributed.shards import rows_like, rows_of
-from training.optimizer_state import load_optimizer, optimizer_tensors
-from training.resume_position import own_position, position_for
 from training.row_stream import Position
 
 if TYPE_CHECKING:
-    from training.dalle_trainer import DALLETrainer
+    from training.dalle.trainer import DALLETrainer
 
 
 def taken(trainer: "DALLETrainer", done: int) -> Checkpoint:

@@ -7,10 +7,10 @@ import psutil
 import torch
 
 from training.config import TransformerConfig
+from training.dalle.execution import Execution
+from training.dalle.precision import Precision
 from training.errors import InputError
-from training.execution import Execution
 from training.models.transformer import Transformer
-from training.precision import Precision
 from training.runtime import Runtime
 
 _FP32 = 4

@@ -21,10 +21,10 @@ from typing import Any
 
 from torch import Tensor
 
-from training import atomic_directory, stored_tensors
+from training.checkpoints import atomic_directory, stored_tensors
+from training.checkpoints.stored_tensors import StoredTensors
 from training.distributed.shards import Rows
 from training.runtime import barrier, greatest, place
-from training.stored_tensors import StoredTensors
 
 STATE = "state.json"
 BEST = "best.json"

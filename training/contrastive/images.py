@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from training.config import ContrastiveTraining
-from training.images import decode, to_tensor
+from training.dvae.images import decode, to_tensor
 
 # Of the pictures CLIP was trained on; its checkpoints expect them (openai/CLIP, clip.py).
 MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -10,12 +10,12 @@ import torch.distributed.nn.functional as gathering
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from training.checkpoint import Checkpoint
+from training.checkpoints.checkpoint import Checkpoint
+from training.checkpoints.optimizer_state import load_optimizer, optimizer_tensors
 from training.config import ContrastiveTraining, Cosine, Recipe
-from training.contrastive_images import normalised, training_pictures
-from training.contrastive_text import OwnText
+from training.contrastive.images import normalised, training_pictures
+from training.contrastive.text import OwnText
 from training.models.contrastive import Contrastive, Embedded, contrastive_loss
-from training.optimizer_state import load_optimizer, optimizer_tensors
 from training.row_stream import Position, RowStream
 from training.runtime import Runtime
 from training.schedules import cosine

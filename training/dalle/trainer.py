@@ -7,19 +7,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from training import dalle_state
-from training.checkpoint import Checkpoint
+from training.checkpoints.checkpoint import Checkpoint
+from training.dalle import state as dalle_state
+from training.dalle.execution import Execution
+from training.dalle.memory import estimate, free_memory, require
+from training.dalle.optimizer import ClippedAdamW, clip_by_norm, global_norm
+from training.dalle.precision import Precision, recompute_blocks, run_blocks_in
 from training.distributed.data_parallel import exchanging, replicate, shard
 from training.distributed.power_sgd import PowerSGD, rank_for
 from training.distributed.shards import local, whole
 from training.ema import Ema, OffloadedEma
 from training.errors import InputError
-from training.execution import Execution
 from training.losses import stream_loss
-from training.memory import estimate, free_memory, require
 from training.models.transformer import Transformer
-from training.optimizer import ClippedAdamW, clip_by_norm, global_norm
-from training.precision import Precision, recompute_blocks, run_blocks_in
 from training.runtime import Runtime, greatest
 from training.schedules import Plateau, step_size
 from training.splits import Split

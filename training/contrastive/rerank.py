@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training.contrastive_checkpoint import load_embedder
+from training.contrastive.checkpoint import load_embedder
 
 # Pictures uint8 [N, 3, H, W] of any size and one caption to scores float32 [N]: the greater, the
 # better the match.
@@ -14,7 +14,7 @@ Ranker = Callable[[Tensor, str], Tensor]
 
 
 def load_ranker(path: str | Path, device: torch.device | str = "cpu") -> Ranker:
-    """Cosine similarity by our own model or an open_clip checkpoint (`contrastive_checkpoint`).
+    """Cosine similarity by our own model or an open_clip checkpoint (`checkpoint.py`).
 
     Raises:
         ModelError: if there is no such model, or its files do not fit together.

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from training.dalle.precision import Precision
 from training.errors import InputError
-from training.precision import Precision
 
 
 @dataclass(frozen=True)

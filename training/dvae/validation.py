@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from training.codebook import perplexity
+from training.drawing.pictures import contact_sheet, to_images
+from training.dvae.codebook import perplexity
 from training.losses import categorical_kl_to_uniform, logit_laplace_nll
 from training.models.dvae import DVAE
-from training.pictures import contact_sheet, to_images
 
 # Floats of one Gumbel noise tensor, the largest of a pass: 256 MiB.
 _NOISE = 2**26

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from training.config import SplitConfig
-from training.contrastive_embedding import Embedder
-from training.images import plain_batch
-from training.pictures import contact_sheet, curves, to_images
+from training.contrastive.embedding import Embedder
+from training.drawing.pictures import contact_sheet, curves, to_images
+from training.dvae.images import plain_batch
 from training.row_stream import RowStream
 from training.splits import Split
 

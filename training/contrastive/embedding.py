@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from training.contrastive_images import MEAN, STD, normalised, square, squares
-from training.contrastive_text import CaptionIds
+from training.contrastive.images import MEAN, STD, normalised, square, squares
+from training.contrastive.text import CaptionIds
 from training.models.contrastive import Contrastive
 
 # Pictures that are in the model at the same time.

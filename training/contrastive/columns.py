@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from training.contrastive_checkpoint import load_embedder
-from training.contrastive_embedding import Embedder
+from training.contrastive.checkpoint import load_embedder
+from training.contrastive.embedding import Embedder
 
 Array = npt.NDArray[np.float32]
 
@@ -18,7 +18,7 @@ def load_pair_scorer(path: str) -> Callable[[Sequence[Image.Image], Sequence[str
     """Similarity, -1 to 1, of each of N pictures and its own caption: float32 [N].
 
     Raises:
-        ModelError: if there is no such model (`contrastive_checkpoint`).
+        ModelError: if there is no such model (`checkpoint.py`).
     """
     embedder = _load(path)
 
@@ -33,7 +33,7 @@ def load_image_encoder(path: str) -> Callable[[Sequence[Image.Image]], Array]:
     """Unit vectors of N pictures of any size and mode: float32 [N, E].
 
     Raises:
-        ModelError: if there is no such model (`contrastive_checkpoint`).
+        ModelError: if there is no such model (`checkpoint.py`).
     """
     return _load(path).pictures
 

@@ -6,12 +6,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from training.codebook import perplexity
 from training.config import Recipe
-from training.dvae_validation import bound, chunks
-from training.images import plain_batch
+from training.drawing.pictures import contact_sheet, curves, to_images
+from training.dvae.codebook import perplexity
+from training.dvae.images import plain_batch
+from training.dvae.validation import bound, chunks
 from training.models.dvae import DVAE
-from training.pictures import contact_sheet, curves, to_images
 from training.row_stream import RowStream
 from training.schedules import cosine
 from training.splits import Split

@@ -8,17 +8,17 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from training.checkpoint import Checkpoint
-from training.codebook import usage
-from training.codebook_init import initialise_codebook
+from training.checkpoints.checkpoint import Checkpoint
+from training.checkpoints.optimizer_state import load_optimizer, optimizer_tensors
 from training.config import DVAEConfig, DVAETraining, Recipe
+from training.dvae.codebook import usage
+from training.dvae.codebook_init import initialise_codebook
+from training.dvae.images import plain_batch
+from training.dvae.loss_scale import MixedPrecision
+from training.dvae.picture_batches import PictureBatches
 from training.ema import Ema
-from training.images import plain_batch
-from training.loss_scale import MixedPrecision
 from training.losses import categorical_kl_to_uniform, logit_laplace_nll
 from training.models.dvae import DVAE
-from training.optimizer_state import load_optimizer, optimizer_tensors
-from training.picture_batches import PictureBatches
 from training.row_stream import Position, RowStream
 from training.runtime import Runtime
 from training.schedules import cosine

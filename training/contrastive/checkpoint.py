@@ -23,12 +23,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from training import finished
-from training.contrastive_embedding import Embedder
-from training.contrastive_images import MEAN, STD
-from training.contrastive_text import CLIP_VOCABULARY, TOKENIZER, CaptionIds, ClipText, OwnText
+from training.contrastive.embedding import Embedder
+from training.contrastive.images import MEAN, STD
+from training.contrastive.open_clip_config import read_config
+from training.contrastive.text import CLIP_VOCABULARY, TOKENIZER, CaptionIds, ClipText, OwnText
 from training.finished import ModelError
 from training.models.contrastive import Contrastive
-from training.open_clip_config import read_config
 from training.text import TextEncoder
 
 _CONFIG = "open_clip_config.json"

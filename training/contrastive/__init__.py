@@ -1,0 +1,1 @@
+"""The contrastive model: its data, its checkpoints, its use."""

@@ -1,0 +1,1 @@
+"""Training of stage two: its update, its optimiser, its precision."""

@@ -1,0 +1,1 @@
+"""Training of stage one: its pictures, its codebook, its report."""
