@@ -149,7 +149,13 @@ def test_an_interrupted_command_goes_on(server, tmp_path, monkeypatch, number, p
     server.pause_s = 0.05
     speed = ("--concurrency", 4, "--processes", processes)
     arguments = command(tmp_path / "candidates", "--output", out, *LOOPBACK, *speed)
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    # The tests themselves may run under nohup, whose children ignore SIGHUP.
+    process = subprocess.Popen(
+        arguments,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )
     wait_until(lambda: len(server.asked) > 30)
     children = psutil.Process(process.pid).children(recursive=True)
     assert bool(children) == (processes > 1)
