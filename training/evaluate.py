@@ -108,7 +108,7 @@ def _fidelity(
     the dVAE loses is on both sides, and the figure is of the transformer alone.
     """
     tables = [data.stream(split).all_rows(count) for split in (Split.VALIDATION, Split.HELD_OUT)]
-    rows = pa.concat_tables([table for table in tables if table.num_rows]).slice(0, count)
+    rows = _distinct_captions(pa.concat_tables(tables)).slice(0, count)
     if rows.num_rows < _LEAST_PICTURES:
         return {}
     network = load_network(inception, model.image_head.weight.device.type)
@@ -118,6 +118,14 @@ def _fidelity(
         [decoder.reconstruct(part.to(drawn.device)).cpu() for part in codes.split(_CHUNK)]
     )
     return blur_figures(network, drawn.cpu(), reference, plot, progress=typer.echo)
+
+
+def _distinct_captions(rows: pa.Table) -> pa.Table:
+    """The first row of each caption: equal captions would draw equal pictures."""
+    first: dict[str, int] = {}
+    for index, caption in enumerate(rows["caption"].to_pylist()):
+        first.setdefault(caption, index)
+    return rows.take(list(first.values()))
 
 
 def _figures(split: str, found: Nats) -> dict[str, float | int]:

@@ -120,7 +120,7 @@ def run(
     start = _resume(trainer, directory)
     stop = StopSignal(runtime)
     saved_at = time.monotonic()
-    best = checkpoint.best_score(directory)
+    best = checkpoint.best_score(directory, trainer.fingerprint)
     means = _Means(per_update or {})
     with peers_needed(), Reporter(output, updates, start, runtime.first) as reporter:
         for step in range(start, updates):

@@ -85,7 +85,7 @@ def tiny() -> Recipe:
             text=TowerConfig(width=32, layers=1, heads=2),
         ),
         contrastive_training=dataclasses.replace(
-            demo.contrastive_training, updates=150, batch=16, warmup=5, **every_update
+            demo.contrastive_training, updates=300, batch=16, warmup=5, **every_update
         ),
         split=SplitConfig(validation=0.2, held_out=(HELD_OUT,)),
     )

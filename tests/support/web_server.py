@@ -88,8 +88,9 @@ def serving(root: Path, work: Path, *, nginx: bool = True) -> Iterator[WebServer
         _wait(process, port, work)
         yield server
     finally:
-        process.terminate()
-        process.wait(10)
+        # Nothing is lost with a server that only reads; a busy machine may be late with SIGTERM.
+        process.kill() if found is None else process.terminate()
+        process.wait(30)
 
 
 def _nginx() -> tuple[str, str] | None:

@@ -115,15 +115,28 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     assert "update-000000002 is damaged" in capsys.readouterr().err
 
 
+def test_another_runs_checkpoints_cost_this_run_none(tmp_path: Path) -> None:
+    for update in (49_000, 50_000):
+        checkpoint.save(tmp_path, dataclasses.replace(state(update, "old"), score=0.1))
+    for update, score in ((1, 2.0), (2, 3.0), (3, 4.0)):
+        checkpoint.save(tmp_path, dataclasses.replace(state(update, "new"), score=score))
+    found = checkpoint.newest(tmp_path, "new")
+    assert found is not None
+    assert found.update == 3
+    assert checkpoint.best_score(tmp_path, "new") == 2.0
+    assert json.loads((tmp_path / checkpoint.BEST).read_text())["checkpoint"] == "update-000000001"
+    assert checkpoint.newest(tmp_path, "old") is not None
+
+
 def test_the_best_is_named_and_outlives_the_newest(tmp_path: Path) -> None:
-    assert checkpoint.best_score(tmp_path) == float("inf")
+    assert checkpoint.best_score(tmp_path, "run") == float("inf")
     for update, score in enumerate([3.0, 1.0, None, 2.0, 2.5], 1):
         checkpoint.save(tmp_path, dataclasses.replace(state(update), score=score))
     kept = sorted(p.name for p in tmp_path.glob("update-*"))
     assert kept == ["update-000000002", "update-000000004", "update-000000005"]
     best = json.loads((tmp_path / checkpoint.BEST).read_text())
     assert best == {"checkpoint": "update-000000002", "score": 1.0}
-    assert checkpoint.best_score(tmp_path) == 1.0
+    assert checkpoint.best_score(tmp_path, "run") == 1.0
     checkpoint.save(tmp_path, dataclasses.replace(state(6), score=0.5), keep=1)
     assert [p.name for p in tmp_path.glob("update-*")] == ["update-000000006"]
 

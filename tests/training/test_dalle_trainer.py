@@ -84,14 +84,14 @@ def test_a_non_finite_gradient_skips_the_update(
 
 def test_a_thousand_skipped_updates_in_a_row_are_one_error(finished: Finished) -> None:
     trainer = trainer_of(finished)
-    trainer.skipped_in_a_row = 997
+    trainer.skipped.in_a_row = 997
     hook = plant(trainer, math.inf)
     trainer.update(0)
     assert trainer.save(1).state["skipped_in_a_row"] == 998
     hook.remove()
     trainer.update(1)
-    assert trainer.skipped_in_a_row == 0
-    trainer.skipped_in_a_row = 997
+    assert trainer.skipped.in_a_row == 0
+    trainer.skipped.in_a_row = 997
     plant(trainer, math.inf)
     trainer.update(2)
     trainer.update(3)
@@ -108,6 +108,6 @@ def test_a_checkpoint_names_its_dataset_where_retention_looks(
     (place,) = output.glob("checkpoints/update-*")
     version = Path(finished.dataset).name.removeprefix("v=")
     assert json.loads((place / "state.json").read_text())["dataset"] == version
-    assert list(uses(layout)) == [Use(str(place), version)]
+    assert list(uses(layout)) == [Use(str(place), version, ())]
     summary = json.loads((finished.dalle / "final/summary.json").read_text())
     assert summary["dataset"] == version

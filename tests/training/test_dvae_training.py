@@ -121,6 +121,19 @@ def test_two_processes_stopped_and_resumed_end_as_if_never_stopped(
     assert [line["step"] for line in read_metrics(tmp_path / "stopped")] == list(range(1, 31))
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_gradient_that_is_not_finite_costs_one_update(value: float) -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight], lr=0.1)
+    mixed = MixedPrecision("fp32", CPU)
+    before = weight.detach().clone()
+    assert not mixed.step((weight * value).sum(), optimizer, clip=20.0).isfinite()
+    assert torch.equal(weight, before)
+    assert mixed.step((weight * 2).sum(), optimizer, clip=20.0).isfinite()
+    assert not torch.equal(weight, before)
+    assert weight.isfinite().all()
+
+
 def test_a_run_reports_bounds_codebook_and_pictures(
     pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

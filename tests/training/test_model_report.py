@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tiny_training import Finished
@@ -90,3 +91,8 @@ def test_drawn_pictures_are_compared_at_every_radius(evaluated: Path) -> None:
     assert list(fids) == [0, 1, 2, 4, 8]
     assert all(value > 0 for value in fids.values())
     assert (evaluated / "blur.png").exists()
+
+
+def test_equal_captions_are_drawn_once() -> None:
+    rows = pa.table({"caption": ["a", "b", "a", "c", "b"], "n": [0, 1, 2, 3, 4]})
+    assert evaluate._distinct_captions(rows)["n"].to_pylist() == [0, 1, 3]

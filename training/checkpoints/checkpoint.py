@@ -81,7 +81,7 @@ def save(directory: Path, checkpoint: Checkpoint, keep: int = 2) -> None:
         }
         (temporary / STATE).write_text(json.dumps(state, indent=1))
         atomic_directory.commit(temporary, target)
-        _remove_old(directory, keep)
+        _remove_old(directory, checkpoint.fingerprint, keep)
     barrier()
 
 
@@ -155,32 +155,38 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def best_score(directory: Path) -> float:
-    """The least score of the checkpoints there; infinite without one."""
-    return min(_scores(directory).values(), default=math.inf)
+def best_score(directory: Path, fingerprint: str) -> float:
+    """The least score of this run's checkpoints there; infinite without one."""
+    scores = _scores(directory, fingerprint).values()
+    return min((score for score in scores if score is not None), default=math.inf)
 
 
-def _scores(directory: Path) -> dict[Path, float]:
-    scores: dict[Path, float] = {}
+def _scores(directory: Path, fingerprint: str) -> dict[Path, float | None]:
+    """This run's readable checkpoints, oldest first, and their score if they have one."""
+    scores: dict[Path, float | None] = {}
     for path in _complete(directory):
         try:
-            score = json.loads((path / STATE).read_text())["score"]
+            state = json.loads((path / STATE).read_text())
+            if state["fingerprint"] == fingerprint:
+                scores[path] = state["score"]
         except (OSError, ValueError, KeyError):
             continue
-        if score is not None:
-            scores[path] = score
     return scores
 
 
-def _remove_old(directory: Path, keep: int) -> None:
-    """Remove all but the newest `keep` and the one of the least score, which `best.json` names."""
-    scores = _scores(directory)
+def _remove_old(directory: Path, fingerprint: str, keep: int) -> None:
+    """Remove all but the newest `keep` of this run and its best one, which `best.json` names.
+
+    Another run's stay: its numbers say nothing about this one's.
+    """
+    own = _scores(directory, fingerprint)
+    scores = {path: score for path, score in own.items() if score is not None}
     best = min(scores, key=lambda path: scores[path], default=None)
     if best is not None:
         temporary = directory / f".{BEST}"
         temporary.write_text(json.dumps({"checkpoint": best.name, "score": scores[best]}))
         temporary.replace(directory / BEST)
-    for old in _complete(directory)[:-keep]:
+    for old in list(own)[:-keep]:
         if old != best:
             shutil.rmtree(old)
 

@@ -45,7 +45,8 @@ def load_optimizer(
             state: dict[str, Tensor] = {}
             for key in keys.get(name, []):
                 if key == "step":
-                    state[key] = stored[f"{name}/{key}"]
+                    # Fused optimisers want their step count where the parameter is.
+                    state[key] = stored[f"{name}/{key}"].to(parameter.device)
                 else:
                     # Fused optimisers pair the elements as they lie in memory, so the state must
                     # have the parameter's own order (channels last), which the file does not keep.

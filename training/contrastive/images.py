@@ -18,16 +18,15 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def training_pictures(
-    table: pa.Table, epoch: int, size: int, training: ContrastiveTraining
-) -> Tensor:
-    """Rows with uid and image to randomly cropped uint8 [B, 3, size, size].
+def training_pictures(table: pa.Table, size: int, training: ContrastiveTraining) -> Tensor:
+    """Rows with uid, image and epoch to randomly cropped uint8 [B, 3, size, size].
 
     A random square crop is CLIP's only augmentation (arXiv 2103.00020, section 2.3); it is drawn
     from (seed, epoch, uid).
     """
     pictures = []
-    for uid, image in zip(table["uid"].to_pylist(), table["image"].to_pylist(), strict=True):
+    columns = (table[name].to_pylist() for name in ("uid", "epoch", "image"))
+    for uid, epoch, image in zip(*columns, strict=True):
         key = (training.seed, epoch, int.from_bytes(uid[:8], "little"))
         draw = np.random.default_rng(key)
         pictures.append(_random_square(decode(image), size, training.least_crop, draw))

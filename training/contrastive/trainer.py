@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.checkpoints.checkpoint import Checkpoint
 from training.checkpoints.optimizer_state import load_optimizer, optimizer_tensors
+from training.checkpoints.resume_position import own_position, position_for
 from training.config import ContrastiveTraining, Cosine, Recipe
 from training.contrastive.images import normalised, training_pictures
 from training.contrastive.text import OwnText
@@ -19,6 +20,7 @@ from training.models.contrastive import Contrastive, Embedded, contrastive_loss
 from training.row_stream import Position, RowStream
 from training.runtime import Runtime
 from training.schedules import cosine
+from training.skipped import Skipped
 from training.splits import Split
 from training.text import TextEncoder
 
@@ -67,6 +69,7 @@ class ContrastiveTrainer:
             eps=adamw.epsilon,
             fused=True,
         )
+        self.skipped = Skipped()
         self._rows = max(1, self.training.batch // runtime.world)
         self._batches = self._draw()
         self._names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
@@ -85,7 +88,10 @@ class ContrastiveTrainer:
         self.optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip)
-        self.optimizer.step()
+        usable = bool(norm.isfinite())
+        if usable:
+            self.optimizer.step()
+        self.skipped.count(usable)
         self.model.limit_scale()
         return {"loss": loss, "scale": embedded.scale, "gradient_norm": norm}
 
@@ -102,19 +108,20 @@ class ContrastiveTrainer:
         """Endless batches: uint8 [B, 3, S, S] and ids [B, context], drawn from (epoch, uid)."""
         size = self.recipe.contrastive.image_size
         for table in self.stream.batches(self._rows):
-            epoch = self.stream.position.epoch
-            pictures = training_pictures(table, epoch, size, self.training)
-            yield pictures, self.text.framed(self._texts(table, epoch))
+            yield (
+                training_pictures(table, size, self.training),
+                self.text.framed(self._texts(table)),
+            )
 
-    def _texts(self, table: pa.Table, epoch: int) -> list[list[int]]:
-        uids, captions = (table[name].to_pylist() for name in ("uid", "caption"))
+    def _texts(self, table: pa.Table) -> list[list[int]]:
+        columns = (table[name].to_pylist() for name in ("epoch", "uid", "caption"))
         return [
             self.text.encoder.encode_with_dropout(
                 caption,
                 self.recipe.text.dropout,
                 random.Random(f"{self.training.seed} {epoch} {uid.hex()}"),
             )
-            for uid, caption in zip(uids, captions, strict=True)
+            for epoch, uid, caption in zip(*columns, strict=True)
         ]
 
     def save(self, done: int) -> Checkpoint:
@@ -123,17 +130,16 @@ class ContrastiveTrainer:
             "model": {name: p.detach() for name, p in self.model.named_parameters()},
             "optimizer": optimizer_tensors(self.optimizer, self._names),
         }
-        position = dataclasses.asdict(self.stream.position)
-        own = {"position": torch.tensor(list(position.values()))}
-        return Checkpoint(done, self.fingerprint, tensors, {"position": position}, own)
+        position = self.stream.position
+        state = {"position": dataclasses.asdict(position), "world": self.runtime.world}
+        return Checkpoint(done, self.fingerprint, tensors, state, own_position(position))
 
     def load(self, found: Checkpoint) -> None:
         """Go on from `save`, in this or another number of processes."""
         self.model.load_state_dict(dict(found.tensors["model"]))
         load_optimizer(self.optimizer, self._names, found.tensors["optimizer"])
-        self.stream.position = Position(**found.state["position"])
-        if "position" in found.own:
-            self.stream.position = Position(*found.own["position"].tolist())
+        stored, world = Position(**found.state["position"]), found.state["world"]
+        self.stream.position = position_for(stored, world, found.own, self.runtime)
 
 
 def _step_size(training: ContrastiveTraining, step: int) -> float:

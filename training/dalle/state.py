@@ -31,7 +31,7 @@ def taken(trainer: "DALLETrainer", done: int) -> Checkpoint:
         "position": dataclasses.asdict(position),
         "world": trainer.runtime.world,
         "plateau": trainer.plateau.state(),
-        "skipped_in_a_row": trainer.skipped_in_a_row,
+        "skipped_in_a_row": trainer.skipped.in_a_row,
         "scales": trainer.scales.state() if trainer.scales else None,
     }
     own = own_position(position)
@@ -54,6 +54,6 @@ def put_back(trainer: "DALLETrainer", found: Checkpoint) -> None:
     stored = Position(**state["position"])
     trainer.stream.position = position_for(stored, state["world"], found.own, trainer.runtime)
     trainer.plateau.load(state["plateau"])
-    trainer.skipped_in_a_row = state["skipped_in_a_row"]
+    trainer.skipped.in_a_row = state["skipped_in_a_row"]
     if trainer.scales is not None and state["scales"] is not None:
         trainer.scales.load(state["scales"])

@@ -17,16 +17,13 @@ from training.distributed.data_parallel import exchanging, replicate, shard
 from training.distributed.power_sgd import PowerSGD, rank_for
 from training.distributed.shards import local, whole
 from training.ema import Ema, OffloadedEma
-from training.errors import InputError
 from training.losses import stream_loss
 from training.models.transformer import Transformer
 from training.runtime import Runtime, greatest
 from training.schedules import Plateau, step_size
+from training.skipped import Skipped
 from training.splits import Split
 from training.token_data import TokenBatch, TokenData
-
-# So many skipped updates in a row mean that no scale will help.
-_MOST_SKIPPED = 1000
 
 
 class DALLETrainer:
@@ -76,7 +73,7 @@ class DALLETrainer:
         self.ema = (OffloadedEma if offloaded else Ema)(self.model, self.training.ema)
         self.optimizer = ClippedAdamW(self.model, self.training.adamw)
         self.plateau = Plateau()
-        self.skipped_in_a_row = 0
+        self.skipped = Skipped()
         self.stream = data.stream(Split.TRAIN, runtime.rank, runtime.world, seed=self.training.seed)
         self._batches = data.training_batches(self.stream, self.rows)
         self.names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
@@ -131,7 +128,7 @@ class DALLETrainer:
         self.ema_release()
         if usable:
             self.optimizer.update(rate, clip_by_norm(gradients, norm, training.clip))
-        self._count_skipped(usable)
+        self.skipped.count(usable)
         if (step + 1) % training.ema_every == 0:
             self.ema.update(step // training.ema_every)
         loss = float(stream_loss(nats[0], nats[1], training.text_weight))
@@ -176,14 +173,6 @@ class DALLETrainer:
         """Let the optimiser change weights that the average may still be copying."""
         if isinstance(self.ema, OffloadedEma):
             self.ema.release()
-
-    def _count_skipped(self, usable: bool) -> None:
-        self.skipped_in_a_row = 0 if usable else self.skipped_in_a_row + 1
-        if self.skipped_in_a_row >= _MOST_SKIPPED:
-            raise InputError(
-                f"the gradients of {_MOST_SKIPPED} updates in a row were not finite, so none was "
-                "made; train with a smaller step size, or in bf16 or fp32"
-            )
 
     def save(self, done: int) -> Checkpoint:
         """State after `done` updates."""

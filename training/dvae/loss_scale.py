@@ -51,6 +51,8 @@ class MixedPrecision:
     def step(self, loss: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
         """One update of the optimiser's parameters, clipped to the global norm `clip`.
 
+        It is left out if a gradient is not finite.
+
         Returns:
             The norm before clipping, without the scale, [].
         """
@@ -59,7 +61,9 @@ class MixedPrecision:
         self._scaler.unscale_(optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
-        self._scaler.step(optimizer)
+        # The scaler leaves out what overflowed; without one, one such step would end the model.
+        if self._scaler.is_enabled() or bool(norm.isfinite()):
+            self._scaler.step(optimizer)
         self._scaler.update()
         return norm
 

@@ -34,6 +34,8 @@ def unseen(files: list[str], recipe: Recipe, count: int = _MEASURED) -> Tensor:
         uint8 [at most `count`, 3, S, S].
     """
     found = _images(files, recipe, Split.VALIDATION, count)
+    if found is None:
+        print("warning: no picture is kept for validation; training ones are measured", flush=True)
     images = _images(files, recipe, Split.TRAIN, count) if found is None else found
     assert images is not None  # training needs some, and says so
     return images

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.checkpoints.checkpoint import Checkpoint
 from training.checkpoints.optimizer_state import load_optimizer, optimizer_tensors
+from training.checkpoints.resume_position import own_position, position_for
 from training.config import DVAEConfig, DVAETraining, Recipe
 from training.dvae.codebook import usage
 from training.dvae.codebook_init import initialise_codebook
@@ -22,6 +23,7 @@ from training.models.dvae import DVAE
 from training.row_stream import Position, RowStream
 from training.runtime import Runtime
 from training.schedules import cosine
+from training.skipped import Skipped
 from training.splits import Split
 
 _CODEBOOK_IMAGES = 400
@@ -91,6 +93,7 @@ class DVAETrainer:
             weight_decay=adamw.weight_decay,
             fused=True,
         )
+        self.skipped = Skipped()
         self.mixed = MixedPrecision(self.training.precision, runtime.device)
         self._counts = torch.zeros(self.config.vocabulary, dtype=torch.long, device=runtime.device)
         self._names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
@@ -122,6 +125,7 @@ class DVAETrainer:
         kl = categorical_kl_to_uniform(relaxed.logits).mean()
         loss = nll + kl_weight * kl / scale
         norm = self.mixed.step(loss, self.optimizer, training.clip)
+        self.skipped.count(bool(norm.isfinite()))
         self.ema.update(step)
         codes = relaxed.logits.detach().argmax(1).flatten()
         self._counts += torch.bincount(codes, minlength=len(self._counts))
@@ -163,20 +167,21 @@ class DVAETrainer:
             "ema": self.ema.tensors(),
             "optimizer": optimizer_tensors(self.optimizer, self._names),
         }
-        position = dataclasses.asdict(self.batches.position)
-        own = {"position": torch.tensor(list(position.values()))}
-        state = {"position": position, "loss_scale": self.mixed.state()}
-        return Checkpoint(done, self.fingerprint, tensors, state, own)
+        position = self.batches.position
+        state = {
+            "position": dataclasses.asdict(position),
+            "world": self.runtime.world,
+            "loss_scale": self.mixed.state(),
+        }
+        return Checkpoint(done, self.fingerprint, tensors, state, own_position(position))
 
     def load(self, found: Checkpoint) -> None:
         """Go on from `save`, in this or another number of processes."""
         self.model.load_state_dict(dict(found.tensors["model"]))
         self.ema.load(found.tensors["ema"])
         load_optimizer(self.optimizer, self._names, found.tensors["optimizer"])
-        position = Position(**found.state["position"])
-        if "position" in found.own:
-            position = Position(*found.own["position"].tolist())
-        self.batches.seek(position)
+        stored, world = Position(**found.state["position"]), found.state["world"]
+        self.batches.seek(position_for(stored, world, found.own, self.runtime))
         self.mixed.load(found.state["loss_scale"])
 
     def averaged(self) -> DVAE:
