@@ -201,7 +201,8 @@ class _Rebuilt:
 
         rows = rejected(gone, schemas.Stage.PUBLISH, [TAKEN_DOWN] * gone.num_rows)
         before = parquet.read_batches(rejects(self._manifest.version))
-        parquet.write(rejects(version), itertools.chain(before, [rows]), schemas.REJECTS)
+        nameless = (_without_names(batch, gone.column("uid")) for batch in before)
+        parquet.write(rejects(version), itertools.chain(nameless, [rows]), schemas.REJECTS)
 
 
 def _filtered(batches: Iterable[pa.RecordBatch], keep: pa.Array) -> Iterator[pa.RecordBatch]:
@@ -209,6 +210,16 @@ def _filtered(batches: Iterable[pa.RecordBatch], keep: pa.Array) -> Iterator[pa.
     for batch in batches:
         yield batch.filter(keep.slice(start, batch.num_rows))
         start += batch.num_rows
+
+
+def _without_names(rejects: pa.RecordBatch, uids: pa.ChunkedArray) -> pa.RecordBatch:
+    """Rejects that keep neither URL nor caption of the pairs `uids`."""
+    listed = pc.is_in(rejects.column("uid"), value_set=uids.combine_chunks())
+    for name in ("url", "caption_raw"):
+        index = rejects.schema.get_field_index(name)
+        kept = pc.if_else(listed, pa.scalar(None, pa.string()), rejects.column(name))
+        rejects = rejects.set_column(index, rejects.schema.field(index), kept)
+    return rejects
 
 
 def _uid(path: str) -> str:

@@ -105,12 +105,14 @@ def test_sample_pictures_go_with_their_rows(layout: Layout, tmp_path: Path) -> N
 
 def test_rejects_name_no_url_of_what_was_taken_down(layout: Layout, tmp_path: Path) -> None:
     publish(["a", "b"], layout, CONFIG)
-    version = removal(layout, tmp_path, url(3)).manifest.version
+    version = removal(layout, tmp_path, url(3), url(45)).manifest.version  # both batches have 45
     rejects = pq.read_table(f"{layout.rejects('publish', version)}/part-00000.parquet").to_pylist()
-    taken = [row for row in rejects if row["reason"] == "taken_down"]
-    assert len(rejects) == 22
-    assert len(taken) == 2
-    assert all(row["url"] is None and row["caption_raw"] is None for row in taken)
+    reasons = [row["reason"] for row in rejects]
+    assert (len(rejects), reasons.count("taken_down")) == (24, 4)
+    gone = {row["uid"] for row in rejects if row["reason"] == "taken_down"}
+    nameless = [row for row in rejects if row["url"] is None and row["caption_raw"] is None]
+    assert [row["uid"] in gone for row in nameless] == [True] * 6
+    assert all(row["url"] for row in rejects if row not in nameless)
 
 
 def test_the_next_publication_leaves_them_out_too(layout: Layout, tmp_path: Path) -> None:
