@@ -22,13 +22,13 @@ class Nats(NamedTuple):
 
 
 @torch.inference_mode()
-def nats(model: Transformer, batch: TokenBatch) -> Nats:
-    """Teacher-forced nats of a batch of any size."""
+def nats(model: Transformer, batch: TokenBatch, at_once: int = _CHUNK) -> Nats:
+    """Teacher-forced nats of a batch of any size, `at_once` rows in one pass."""
     text = image = 0.0
     rows = len(batch.codes)
     device = model.image_head.weight.device
-    for i in range(0, rows, _CHUNK):
-        part = TokenBatch(*(x[i : i + _CHUNK] for x in (batch.text, batch.lengths, batch.codes)))
+    for i in range(0, rows, at_once):
+        part = TokenBatch(*(x[i : i + at_once] for x in (batch.text, batch.lengths, batch.codes)))
         part = part.to(device)
         padded = model.pad_text(part.text, part.lengths)
         found = model(padded, part.codes)
@@ -48,7 +48,9 @@ def image_nats(model: Transformer, text: Tensor, codes: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def right_and_shuffled(model: Transformer, data: TokenData, table: pa.Table) -> tuple[Nats, Nats]:
+def right_and_shuffled(
+    model: Transformer, data: TokenData, table: pa.Table, at_once: int = _CHUNK
+) -> tuple[Nats, Nats]:
     """Nats with each row's own caption, and with the caption of another row.
 
     The other caption is the next one that differs, round the table, so every row has a wrong
@@ -71,4 +73,4 @@ def right_and_shuffled(model: Transformer, data: TokenData, table: pa.Table) -> 
     right = data.plain_batch(table)
     index = torch.tensor(other)
     wrong = TokenBatch(right.text[index], right.lengths[index], right.codes)
-    return nats(model, right), nats(model, wrong)
+    return nats(model, right, at_once), nats(model, wrong, at_once)

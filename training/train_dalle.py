@@ -34,7 +34,9 @@ def validation_look(trainer: DALLETrainer, data: TokenData) -> loop.Look:
         every = 0
 
     def measure(_done: int) -> Mapping[str, float]:
-        right, shuffled = right_and_shuffled(trainer.model, data, table)
+        # No more rows in one pass than fit when it trains.
+        at_once = trainer.execution.micro_batch or trainer.rows
+        right, shuffled = right_and_shuffled(trainer.model, data, table, at_once)
         return {
             "validation_text": right.text,
             "validation_image": right.image,

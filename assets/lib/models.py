@@ -1,6 +1,5 @@
 """What a trained model says on its asset page."""
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from assets.lib.home import UserError
 from assets.lib.settings import Settings
 from pipelines import storage
 from pipelines.layout import join
+from pipelines.publish.manifest import sha256
 
 
 def final(directory: str, name: str) -> str:
@@ -20,10 +20,8 @@ def final(directory: str, name: str) -> str:
 
 
 def file_version(url: str) -> str:
-    """SHA-256 of a file, in 32 hex digits, read in pieces."""
-    fs, path = storage.filesystem(url)
-    with fs.open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+    """SHA-256 of a file, in 32 hex digits."""
+    return sha256(url)[:32]
 
 
 def image_text_model(settings: Settings) -> str | None:

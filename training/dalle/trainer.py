@@ -59,7 +59,9 @@ class DALLETrainer:
         need = estimate(config, self.shape, self.rows, self.precision, execution, runtime)
         require(need, free_memory(runtime) if free is None else free, execution)
         torch.manual_seed(self.training.seed)
-        self.model = Transformer(self.recipe.transformer, **self.shape).to(runtime.device)
+        self.model = Transformer(self.recipe.transformer, **self.shape)
+        if not execution.shard:  # else each process takes only its rows to its device
+            self.model.to(runtime.device)
         if execution.recompute:
             recompute_blocks(self.model.blocks)
         self.scales = run_blocks_in(

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from training.errors import InputError
-from training.models.decoding import Decoder, bytes_per_stream
+from training.models.decoding import Decoder, bytes_per_caption, bytes_per_stream
 from training.models.dvae import DVAE
 from training.models.transformer import Transformer
 from training.text import TextEncoder
 
 # Positions whose noise is drawn at once: one call a candidate, not one a candidate and position.
 _NOISE_BLOCK = 16
+_MOST_PROGRAMS = 64
 _MOST_STREAMS = {"cuda": 1024, "cpu": 64}
 Progress = Callable[[int], object]
 
@@ -124,7 +125,7 @@ def sample_codes(
         int64 codes [n, G*G] in raster order; all candidates of the first caption come first.
     """
     options = options or SamplingOptions()
-    most = most or streams_in_memory(model, options)
+    most = most or streams_in_memory(model, options, candidates)
     for part, first, count in _parts(text, candidates, most):
         streams = [(row, first + i) for row in part for i in range(count)]
         noise = _Noise(model, streams, seed)
@@ -142,14 +143,18 @@ def _parts(text: Tensor, candidates: int, most: int) -> Iterator[tuple[Tensor, i
             yield rows, 0, candidates
 
 
-def streams_in_memory(model: Transformer, options: SamplingOptions) -> int:
-    """How many candidates half of the free memory holds."""
+def streams_in_memory(model: Transformer, options: SamplingOptions, candidates: int) -> int:
+    """How many streams half of the free memory holds.
+
+    The candidates of a caption share its text.
+    """
     device = model.image_head.weight.device
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
     else:
         free = psutil.virtual_memory().available
     each = bytes_per_stream(model) + 4 * _NOISE_BLOCK * model.image_vocabulary
+    each += -(-bytes_per_caption(model) // candidates)
     each *= 1 if options.guidance == 1 else 2
     return max(1, min(free // (2 * each), _MOST_STREAMS.get(device.type, 64)))
 
@@ -170,7 +175,12 @@ def _sample(
         nothing = text.new_zeros(text.shape)
         given = torch.cat((text, model.pad_text(nothing, nothing[:, 0])))
     decoder = Decoder(model, len(given), candidates)
-    step = torch.compile(decoder, fullgraph=True) if text.is_cuda else decoder
+    step: Callable[[Tensor, Tensor], Tensor] = decoder
+    if text.is_cuda:
+        # One program for each number of captions and candidates.
+        step = torch.compile(  # type: ignore[call-overload]
+            decoder, fullgraph=True, recompile_limit=_MOST_PROGRAMS
+        )
     codes = text.new_empty(count, positions)
     known = _known(prompt, text.device)
     logits = decoder.begin(given)

@@ -22,6 +22,7 @@ from training.models.attention_masks import attention_mask, check, may_attend
 
 # Queries of one tile on the CPU; 16 to 128 cost about the same.
 _CHUNK = 64
+_MOST_PROGRAMS = 64
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
     CUDA runs FlexAttention, the CPU tiles of its flash attention, other devices the dense mask.
     """
     if q.device.type == "cuda":
-        return _compiled()(q, k, v, block_mask=_block_mask(pattern, q.device))
+        return _compiled(pattern)(q, k, v, block_mask=_block_mask(pattern, q.device))
     if q.device.type == "cpu":
         return banded_attention(q, k, v, _tiles(pattern))
     return dense_attention(q, k, v, pattern)
@@ -126,8 +127,12 @@ def _block_mask(pattern: Pattern, device: torch.device) -> BlockMask:
 
 
 @functools.cache
-def _compiled() -> Any:
-    return torch.compile(flex_attention, dynamic=False)
+def _compiled(_pattern: Pattern) -> Any:
+    # A program for each pattern and shape; beyond the limit, torch's default of 8 for all of them
+    # together, FlexAttention falls back to whole matrices of scores without an error.
+    return torch.compile(  # type: ignore[call-overload]
+        flex_attention, dynamic=False, isolate_recompiles=True, recompile_limit=_MOST_PROGRAMS
+    )
 
 
 class _Reordered(torch.autograd.Function):

@@ -36,6 +36,14 @@ def bytes_per_stream(model: Transformer) -> int:
     return sum(2 * kept(b.pattern) * width * item for b in blocks) + 16 * model.image_vocabulary
 
 
+def bytes_per_caption(model: Transformer) -> int:
+    """Memory of one more caption: keys and values of its text, and what they are made from."""
+    width, item = model.config.width, model.image_head.weight.element_size()
+    layers = sum(isinstance(block, AttentionBlock) for block in model.blocks)
+    # Beside the caches of all layers, one block's widest states: four times the model's.
+    return (2 * layers + 4 + 1) * (model.text_length + 1) * width * item
+
+
 @functools.cache
 def _visible(pattern: Pattern) -> Tensor:
     """0 where a step sees a slot and -inf elsewhere, [G * G, R]."""

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -20,7 +21,9 @@ def load_dvae(output: Path) -> DVAE:
     Raises:
         ModelError: if there is none, or its files do not fit together.
     """
-    model = DVAE(finished.dvae_config(output))
+    config = finished.dvae_config(output)
+    with torch.device("meta"):
+        model = DVAE(config)
     _load(model, output)
     return model
 
@@ -34,7 +37,8 @@ def load_transformer(output: Path) -> Transformer:
     config = finished.read_config(output)
     if not {"transformer", "tokens"} <= config.keys():
         raise ModelError(f"{output} does not hold a transformer")
-    model = Transformer(TransformerConfig(**config["transformer"]), **config["tokens"])
+    with torch.device("meta"):
+        model = Transformer(TransformerConfig(**config["transformer"]), **config["tokens"])
     _load(model, output)
     return model
 
@@ -45,9 +49,10 @@ def recipe_of(output: Path) -> str:
 
 
 def _load(model: nn.Module, output: Path) -> None:
+    """Give a model without weights those of the file, which are then in memory once."""
     path = finished.require(output) / "model.safetensors"
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(load_file(path), assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise ModelError(f"{path} does not fit its configuration: {error}") from error
     model.eval()
