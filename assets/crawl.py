@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.lib import crawl_page, report
-from assets.lib.contract_checks import contract_check, kept_in, ledger_check
+from assets.lib.contract_checks import contract_check, kept_in, ledger_check, rows_check
 from assets.lib.crawl_checks import broken_rows_check, success_rate_check
 from assets.lib.partitions import crawl_batches, registered_batch
 from assets.lib.settings import Settings
@@ -80,8 +80,10 @@ CHECKS = [
         "image_text_candidates",
     ),
     contract_check(fetched_pairs, lambda _settings: schemas.FETCHED_PAIRS, "fetched_pairs"),
+    rows_check(image_text_candidates, "image_text_candidates"),
     ledger_check(image_text_candidates, "image_text_candidates", schemas.Stage.CRAWL),
     # A URL that could not be fetched stays in the dataset, with its outcome.
+    rows_check(fetched_pairs, "fetched_pairs"),
     ledger_check(fetched_pairs, "fetched_pairs", None, kept_in("image_text_candidates")),
     broken_rows_check(image_text_candidates),
     success_rate_check(fetched_pairs),

@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.crawl import fetched_pairs
 from assets.lib import exhibits, report
-from assets.lib.contract_checks import contract_check, kept_in, ledger_check
+from assets.lib.contract_checks import contract_check, kept_in, ledger_check, rows_check
 from assets.lib.partitions import crawl_batches, registered_batch
 from assets.lib.settings import Settings
 from assets.lib.usual import usual, warning_check
@@ -69,6 +69,7 @@ def _rate(finished: Finished) -> float | None:
 
 CHECKS = [
     contract_check(curated_pairs, lambda _settings: schemas.CURATED_PAIRS, "curated_pairs"),
+    rows_check(curated_pairs, "curated_pairs"),
     ledger_check(curated_pairs, "curated_pairs", schemas.Stage.CURATE, kept_in("fetched_pairs")),
     warning_check(
         curated_pairs,

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from assets.dedupe import deduped_pairs
 from assets.lib import report
-from assets.lib.contract_checks import contract_check, kept_in, ledger_check
+from assets.lib.contract_checks import contract_check, kept_in, ledger_check, rows_check
 from assets.lib.partitions import all_finished_batches, crawl_batches, registered_batch
 from assets.lib.settings import Settings
 from pipelines import schemas
@@ -75,6 +75,7 @@ def token_schema(settings: Settings) -> pa.Schema:
 
 CHECKS = [
     contract_check(token_grids, token_schema, "token_grids"),
+    rows_check(token_grids, "token_grids"),
     ledger_check(token_grids, "token_grids", schemas.Stage.ENCODE, kept_in("deduped_pairs")),
 ]
 ASSETS = [bpe_tokenizer, token_grids]

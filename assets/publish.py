@@ -3,15 +3,15 @@
 import dagster as dg
 
 from assets.encode import bpe_tokenizer, token_grids, token_schema
-from assets.lib import exhibits
+from assets.lib import exhibits, report
 from assets.lib.contract_checks import contract_problems, result, schema_problems
 from assets.lib.partitions import all_finished_batches
-from assets.lib.report import table
 from assets.lib.settings import Settings
 from assets.lib.stages import takedown_list
 from pipelines import schemas
 from pipelines.layout import join
 from pipelines.publish.manifest import DatasetError, Manifest, read_manifest, verify
+from pipelines.row_rules import offending_rows
 
 CODE_VERSION = "2"
 
@@ -22,7 +22,7 @@ CODE_VERSION = "2"
     owners=["team:data"],
     deps=[token_grids, bpe_tokenizer, dg.AssetKey("dvae")],
     code_version=CODE_VERSION,
-    metadata={"contract version": schemas.CONTRACT_VERSION},
+    metadata=report.definition_metadata(schemas.DATASETS["token_grids"]),
 )
 def token_dataset(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     """A version: Parquet files, manifest and card; the gate between data and training.
@@ -38,7 +38,10 @@ def token_dataset(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
     batches = all_finished_batches(layout, "token_grids")
     schema = token_schema(settings)
     for batch in batches:
-        problems = contract_problems(layout.dataset("token_grids", batch), schema)
+        directory = layout.dataset("token_grids", batch)
+        problems = contract_problems(directory, schema) or [
+            ": ".join(map(str, offence)) for offence in offending_rows(directory, "token_grids")
+        ]
         if problems:
             raise dg.Failure(
                 description=f"Batch {batch} cannot be published: {problems[0]}. "
@@ -73,7 +76,7 @@ def _whole_funnel(manifest: Manifest) -> dg.TableMetadataValue:
         rows += [(record.dataset, "in", record.rows_in), (record.dataset, "kept", record.kept)]
         ranked = sorted(record.dropped.items(), key=lambda item: (-item[1], item[0]))
         rows += [(record.dataset, reason, count) for reason, count in ranked]
-    return table({"dataset": "string", "outcome": "string", "rows": "int"}, rows)
+    return report.table({"dataset": "string", "outcome": "string", "rows": "int"}, rows)
 
 
 def current_version(settings: Settings) -> str:

@@ -1,10 +1,11 @@
-"""Blocking checks generated from the data contract.
+"""Blocking checks generated from the data contract, with tables of what breaks it.
 
 The functions are plain: the checks call them after each materialisation, and publishing calls
 them again over everything it is about to publish, because a blocking check stops only its own
 run.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,9 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assets.lib.partitions import batches_to_check
+from assets.lib.report import table
 from assets.lib.settings import Settings
 from pipelines import ledger, parquet, schemas, storage
 from pipelines.layout import Layout
+from pipelines.row_rules import offending_rows
+
+# Enough to see what is wrong, little enough for the event log.
+_OFFENDERS_SHOWN = 50
+_OFFENCE = {"batch": "string", "file": "string", "row": "int", "uid": "string", "problem": "string"}
 
 
 def schema_problems(directory: str, schema: pa.Schema) -> list[str]:
@@ -110,6 +117,30 @@ def ledger_check(
     return batch_check(asset, f"{dataset}_ledger", text, problems)
 
 
+def rows_check(asset: dg.AssetsDefinition, dataset: str) -> dg.AssetChecksDefinition:
+    """The blocking check of the values in one partitioned dataset, row by row."""
+
+    @dg.asset_check(
+        asset=asset,
+        name=f"{dataset}_rows",
+        description="no row is there twice, and every value is possible; the table names the rows",
+        blocking=True,
+    )
+    def check(context: dg.AssetCheckExecutionContext, settings: Settings) -> dg.AssetCheckResult:
+        layout = settings.layout
+        batches = batches_to_check(context, layout, dataset)
+        offences = (
+            (batch, *offence)
+            for batch in batches
+            for offence in offending_rows(layout.dataset(dataset, batch), dataset)
+        )
+        shown = list(itertools.islice(offences, _OFFENDERS_SHOWN))
+        more = sum(1 for _ in offences)
+        return row_result(_OFFENCE, shown, len(shown) + more, batches=list(batches))
+
+    return check
+
+
 def kept_in(dataset: str) -> Callable[[Layout, str], int | None]:
     """Rows that the stage before kept in `dataset`."""
 
@@ -126,6 +157,25 @@ def result(problems: Sequence[str], **metadata: Any) -> dg.AssetCheckResult:
         passed=not problems,
         description="; ".join(problems[:10]) or None,
         metadata={"problems": len(problems)} | metadata,
+    )
+
+
+def row_result(
+    columns: dict[str, str], rows: Sequence[Sequence[Any]], count: int, **metadata: Any
+) -> dg.AssetCheckResult:
+    """Passed if no row offends; else with a table of the first that do.
+
+    Args:
+        columns: of the table, name to type.
+        rows: the first offenders, values in the order of `columns`.
+        count: how many there are altogether.
+        metadata: of the check beside.
+    """
+    found = {"offending rows": table(columns, rows)} if rows else {}
+    return dg.AssetCheckResult(
+        passed=not count,
+        description=f"{count:,} rows, the first: {', '.join(map(str, rows[0]))}" if rows else None,
+        metadata={"problems": count} | found | metadata,
     )
 
 
