@@ -1,0 +1,72 @@
+"""Pages of a running Dagster UI, for tests and for the screenshots of the documentation.
+
+`python tests/support/dagster_ui.py http://127.0.0.1:3000 docs/images` takes the latter, from the
+deployment on which `make demo` ran and that `make up` serves.
+"""
+
+import io
+import sys
+from pathlib import Path
+
+from browser import browser
+from PIL import Image
+from playwright.sync_api import Page
+
+VIEW = {"width": 1280, "height": 800}
+_PATIENCE_MS = 60_000
+# The page of each name is taken with what its asset shows: a sheet, curves, a table.
+_SCREENSHOTS = ("deduped_pairs", "dvae", "evaluation")
+_COLOURS = 128
+
+
+def open_lineage(page: Page, url: str) -> list[str]:
+    """Open the graph of all assets; the names of its groups, from top to bottom."""
+    page.goto(f"{url}/asset-groups")
+    groups = page.locator("[class*=MiddleTruncate_container]")
+    groups.first.wait_for(timeout=_PATIENCE_MS)
+    return [str(group.get_attribute("title")) for group in groups.all()]
+
+
+def open_events(page: Page, url: str, asset: str) -> None:
+    """Open the newest materialisation of an asset, with its metadata."""
+    page.goto(f"{url}/assets/{asset}?view=events")
+    page.get_by_text("dagster/uri").first.wait_for(timeout=_PATIENCE_MS)
+
+
+def pictures(page: Page) -> list[tuple[int, int]]:
+    """Open each picture of the metadata; width and height as the browser decoded them."""
+    sizes = []
+    for link in page.get_by_text("[Show Markdown]").all():
+        link.click()
+        picture = page.locator("img[src^='data:image']").first
+        picture.wait_for(timeout=_PATIENCE_MS)
+        picture.evaluate("image => image.decode()")
+        sizes.append(picture.evaluate("image => [image.naturalWidth, image.naturalHeight]"))
+        page.keyboard.press("Escape")
+        picture.wait_for(state="detached", timeout=_PATIENCE_MS)
+    return [(width, height) for width, height in sizes]
+
+
+def save(page: Page, path: Path) -> None:
+    """A screenshot in few colours: text and lines stay sharp, and the file small."""
+    shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    shot.quantize(_COLOURS).save(path, optimize=True)
+
+
+def main(url: str, directory: Path) -> None:
+    """Write `ui_*.png`."""
+    with browser() as opened:
+        page = opened.new_context(viewport=VIEW).new_page()
+        open_lineage(page, url)
+        page.wait_for_timeout(3000)
+        save(page, directory / "ui_lineage.png")
+        for asset in _SCREENSHOTS:
+            open_events(page, url, asset)
+            page.get_by_text("[Show Markdown]").first.click()
+            page.locator("img[src^='data:image']").first.wait_for()
+            page.wait_for_timeout(1000)
+            save(page, directory / f"ui_{asset}.png")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1].rstrip("/"), Path(sys.argv[2]))
