@@ -19,12 +19,14 @@ from PIL import Image
 from benchmarks.marks import Mark
 from benchmarks.photographs import photographs
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.decode import decode_sized, resized, stored_size
+from pipelines.curate.decode import decode_pixels, encode, stored_size
 from pipelines.curate.decoder import Decoder
+from pipelines.curate.greys import luma, small_greys
 from pipelines.curate.images import image_columns, image_reasons
 from pipelines.curate.measure import GREY_SIDES, Limits, Measured, measure, working_side
+from pipelines.curate.resize import lanczos
 from pipelines.dedupe import hashes
-from pipelines.dedupe.variants import trim_border
+from pipelines.dedupe.variants import inside_border
 from pipelines.demo.corpus import load_pictures, on_white, open_png
 
 _COUNT = 24
@@ -198,21 +200,20 @@ def profile(files: Sequence[bytes]) -> dict[str, float]:
     side = working_side(CONFIG.short_side)
     for data in files:
         clock = _Clock(steps)
-        image, size = decode_sized(
+        pixels, size = decode_pixels(
             data, formats=CONFIG.formats, max_pixels=CONFIG.max_pixels, at_least=side
         )
         clock.passed("decode")
-        grey = image.convert("L")
-        clock.passed("grey")
-        trim_border(grey)
-        clock.passed("border")
-        for pixels in GREY_SIDES:
-            grey.resize((pixels, pixels), Image.Resampling.LANCZOS)
-        clock.passed("grey to 32 and 64")
-        resized(image, *stored_size(*size, CONFIG.short_side))
+        small = lanczos(pixels, *stored_size(*size, CONFIG.short_side))
         clock.passed("256 px copy")
-        image.getextrema()
-        clock.passed("colour range")
+        grey = luma(small)
+        clock.passed("grey")
+        small_greys(grey, GREY_SIDES)
+        clock.passed("grey to 32 and 64")
+        inside_border(grey)
+        clock.passed("border")
+        encode(small, CONFIG.encoding, CONFIG.quality)
+        clock.passed("encode the copy")
     measured = [measure(data, LIMITS) for data in files]
     clock = _Clock(steps)
     _judged(measured)

@@ -35,6 +35,11 @@ def to_srgb(image: Image.Image, profile: bytes | None, raw_mode: str | None = No
     return white
 
 
+def is_srgb(profile: bytes | None) -> bool:
+    """Whether RGB pixels of a file with this ICC profile stay as they are."""
+    return not profile or _transform(profile, "RGB") is None
+
+
 def _colour_and_alpha(
     image: Image.Image, raw_mode: str | None
 ) -> tuple[Image.Image, Image.Image | None]:

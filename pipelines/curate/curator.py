@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
 from pipelines import schemas
 from pipelines.curate.captions import caption_reasons, caption_texts
@@ -14,6 +15,7 @@ from pipelines.curate.decoder import Decoder
 from pipelines.curate.images import image_columns, image_reasons, too_few_bytes
 from pipelines.curate.language import Detected, load_detector, wrong_language
 from pipelines.curate.measure import Measured
+from pipelines.curate.memory import keep_large_blocks
 from pipelines.curate.reasons import Reason
 from pipelines.curate.repeated import Repeated, caption_of_many, placeholder
 from pipelines.curate.wire import Refused
@@ -31,6 +33,7 @@ class Curator:
         self._repeated = repeated
         self._detect = load_detector(config.detector)
         self._decoder = Decoder(config)
+        keep_large_blocks()
 
     def __call__(self, batch: pa.RecordBatch) -> Processed:
         """Keep a pair, or drop it with the first rule that it breaks."""
@@ -80,7 +83,7 @@ class Curator:
                 if reason.is_valid:
                     size = f"{found.width}x{found.height} pixels"
                     drops[row] = _Drop(reason.as_py(), size)
-                    pictures[row] = exhibit(found.small)
+                    pictures[row] = exhibit(Image.fromarray(found.small))
                     encoded.append(None)
                 else:
                     encoded.append(encode(found.small, config.encoding, config.quality))
@@ -100,7 +103,7 @@ class Curator:
         for row in rows:
             key = hashes[row].as_py()
             if key not in seen:
-                seen[key] = self._decoder.measure(images[row].as_py())
+                seen[key] = self._decoder.measure(memoryview(images[row].as_buffer()))
             outcome = seen[key]
             if isinstance(outcome, Refused):
                 drops[row] = _Drop(outcome.reason, outcome.detail, decoded=True)
@@ -140,10 +143,12 @@ def _curated(batch: pa.RecordBatch, texts: dict[str, pa.Array], kept: pa.Table) 
     """The rows of `kept` in the columns of `curated_pairs`."""
     rows = one_chunk(kept.column("row"))
     found = {
-        **{name: batch.column(name).take(rows) for name in batch.schema.names},
-        **{name: text.take(rows) for name, text in texts.items()},
         **{name: one_chunk(kept.column(name)) for name in kept.column_names},
+        **{name: text.take(rows) for name, text in texts.items()},
     }
+    # The original files are large, and none of them is kept.
+    plain = [name for name in batch.schema.names if name not in found]
+    found |= {name: batch.column(name).take(rows) for name in plain}
     arrays = [found[field.name].cast(field.type) for field in schemas.CURATED_PAIRS]
     return pa.RecordBatch.from_arrays(arrays, schema=schemas.CURATED_PAIRS)
 

@@ -7,9 +7,11 @@ composited on white.
 import io
 from collections.abc import Sequence
 
+import numpy as np
+import simplejpeg
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
-from pipelines.curate.colour import to_srgb
+from pipelines.curate.colour import is_srgb, to_srgb
 from pipelines.curate.jpeg import FORMATS, load_jpeg
 from pipelines.curate.reasons import Reason
 
@@ -90,6 +92,26 @@ def decode_sized(
     max_frames: int = _MAX_FRAMES,
 ) -> tuple[Image.Image, tuple[int, int]]:
     """As `decode`; and width and height of the upright original, whatever scale was decoded."""
+    found, size = _decoded(data, formats, max_pixels, at_least, max_frames)
+    return (found if isinstance(found, Image.Image) else Image.fromarray(found)), size
+
+
+def decode_pixels(
+    data: bytes,
+    *,
+    formats: Sequence[str],
+    max_pixels: int,
+    at_least: int | None = None,
+    max_frames: int = _MAX_FRAMES,
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """As `decode_sized`, as uint8 [H, W, 3]: of most JPEG files without a copy."""
+    found, size = _decoded(data, formats, max_pixels, at_least, max_frames)
+    return np.asarray(found), size
+
+
+def _decoded(
+    data: bytes, formats: Sequence[str], max_pixels: int, at_least: int | None, max_frames: int
+) -> tuple[Image.Image | np.ndarray, tuple[int, int]]:
     image = _opened(data, formats, max_pixels)
     size = image.size
     try:
@@ -98,18 +120,7 @@ def decode_sized(
             raise DecodeError(Reason.TOO_MANY_FRAMES, f"{frames} frames, at most {max_frames}")
         if at_least is not None:
             image.draft(None, (at_least, at_least))
-        raw_mode = _raw_mode(image)
-        # Read before loading: what follows the pixels may replace it.
-        profile = image.info.get("icc_profile")
-        if image.format in FORMATS:
-            pixels = load_jpeg(image, data)
-        else:
-            image.load()
-            pixels = image
-        orientation = _orientation(image)
-        srgb = to_srgb(pixels, profile, raw_mode)
-        if orientation in _UPRIGHT:
-            srgb = srgb.transpose(_UPRIGHT[orientation])
+        found, orientation = _upright(image, data)
     except DecodeError:
         raise
     except MemoryError as error:
@@ -120,7 +131,28 @@ def decode_sized(
             raise OutOfMemory from error
         detail = f"{type(error).__name__}: {error}"[:200]
         raise DecodeError(Reason.DAMAGED_IMAGE, detail) from error
-    return srgb, (size[::-1] if orientation in _TURNED else size)
+    return found, (size[::-1] if orientation in _TURNED else size)
+
+
+def _upright(image: Image.Image, data: bytes) -> tuple[Image.Image | np.ndarray, int]:
+    """The sRGB pixels of an opened image, upright, and the orientation that they had."""
+    raw_mode = _raw_mode(image)
+    # Read before loading: what follows the pixels may replace it.
+    profile = image.info.get("icc_profile")
+    if image.format in FORMATS:
+        pixels = load_jpeg(image, data)
+    else:
+        image.load()
+        pixels = image
+    orientation = _orientation(image)
+    if isinstance(pixels, np.ndarray):
+        if pixels.ndim == 3 and orientation not in _UPRIGHT and is_srgb(profile):
+            return pixels, orientation
+        pixels = Image.fromarray(pixels)
+    srgb = to_srgb(pixels, profile, raw_mode)
+    if orientation in _UPRIGHT:
+        srgb = srgb.transpose(_UPRIGHT[orientation])
+    return srgb, orientation
 
 
 def _opened(data: bytes, formats: Sequence[str], max_pixels: int) -> Image.Image:
@@ -198,22 +230,14 @@ def stored_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     )
 
 
-def resized(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Lanczos; the same image if it has that size."""
-    if image.size == (width, height):
-        return image
-    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-
-def encode(image: Image.Image, encoding: str, quality: int) -> bytes:
-    """Encode RGB as `png` (lossless), `jpeg` (4:4:4) or `webp`; equal input, equal bytes."""
-    options = {
-        "png": {"compress_level": 6},
-        "jpeg": {"quality": quality, "subsampling": 0},
-        "webp": {"quality": quality, "method": 4},
-    }[encoding]
+def encode(pixels: np.ndarray, encoding: str, quality: int) -> bytes:
+    """Encode uint8 [H, W, 3] as `png` (lossless), `jpeg` (4:4:4) or `webp`; equal input, equal
+    bytes."""
+    if encoding == "jpeg":
+        return bytes(simplejpeg.encode_jpeg(pixels, quality, "RGB", "444"))
+    options = {"png": {"compress_level": 6}, "webp": {"quality": quality, "method": 4}}[encoding]
     stream = io.BytesIO()
-    image.save(stream, encoding.upper(), **options)
+    Image.fromarray(pixels).save(stream, encoding.upper(), **options)
     return stream.getvalue()
 
 
@@ -226,4 +250,4 @@ def thumbnail(image: Image.Image) -> Image.Image:
 
 def exhibit(image: Image.Image) -> bytes:
     """A WebP picture of at most 64x64 pixels, about a kilobyte, for the tables of rejects."""
-    return encode(thumbnail(image), "webp", _EXHIBIT_QUALITY)
+    return encode(np.asarray(thumbnail(image)), "webp", _EXHIBIT_QUALITY)

@@ -52,7 +52,7 @@ class Decoder:
         self._config = config
         self._child: _Child | None = None
 
-    def measure(self, data: bytes) -> Measured | Refused:
+    def measure(self, data: bytes | memoryview) -> Measured | Refused:
         """The measures of a file, or why there are none."""
         answer = self._ask(wire.MEASURE, data)
         assert isinstance(answer, Measured | Refused)
@@ -80,7 +80,7 @@ class Decoder:
         """Id of the decoder process, None while there is none."""
         return None if self._child is None else self._child.process.pid
 
-    def _ask(self, kind: bytes, data: bytes) -> wire.Answer:
+    def _ask(self, kind: bytes, data: bytes | memoryview) -> wire.Answer:
         """Ask; a row is refused for a failure only if it fails in a fresh process, too.
 
         What killed the first may have been somebody else (an operator, a machine out of memory),
@@ -99,7 +99,7 @@ class Decoder:
             self.close()
             return lost.refused
 
-    def _ask_once(self, kind: bytes, data: bytes) -> wire.Answer:
+    def _ask_once(self, kind: bytes, data: bytes | memoryview) -> wire.Answer:
         config = self._config
         child = self._child = self._child or _started(config)
         try:
@@ -149,7 +149,7 @@ class _Child:
             raise _NotStartedError(_words(self.end()))
         self._connection.settimeout(_PATIENCE * config.decoder_seconds)
 
-    def ask(self, kind: bytes, data: bytes) -> wire.Answer | None:
+    def ask(self, kind: bytes, data: bytes | memoryview) -> wire.Answer | None:
         """The answer, None if there was not enough memory."""
         self._channel.make_room(len(data))
         self._channel.send(kind, data)

@@ -1,8 +1,8 @@
 """The process that decodes: `python -m pipelines.curate.decoder_child FILE LIMITS MEMORY SECONDS`.
 
 FILE is the descriptor of the shared memory. Standard input is a socket, on which
-`pipelines.curate.decoder` asks for one image after the other. Nothing but Pillow, simplejpeg and
-numpy is imported, so that it starts in a moment.
+`pipelines.curate.decoder` asks for one image after the other. Nothing but Pillow, simplejpeg,
+cykooz_resizer and numpy is imported, so that it starts in a moment.
 """
 
 import json
@@ -12,8 +12,10 @@ import signal
 import socket
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from pipelines.curate import wire
@@ -24,7 +26,7 @@ from pipelines.curate.decode import (
     decode_sized,
     thumbnail,
 )
-from pipelines.curate.measure import Limits, measure
+from pipelines.curate.measure import Limits, hashed_greys, measure
 
 
 def main() -> None:
@@ -38,6 +40,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     Image.init()
     channel = wire.Channel(connection, file, os.fstat(file).st_size)
+    # numpy's matrix products take their buffers once, which are no picture's.
+    hashed_greys(np.zeros((8, 8, 3), np.uint8))
     _confine(memory)
     connection.sendall(wire.READY)
     while True:
@@ -51,7 +55,7 @@ def main() -> None:
         channel.send(answer, *parts)
 
 
-def _answer(kind: bytes, data: bytes, limits: Limits) -> tuple[bytes, list[bytes]]:
+def _answer(kind: bytes, data: bytes, limits: Limits) -> tuple[bytes, Sequence[bytes | memoryview]]:
     try:
         if kind == wire.MEASURE:
             return wire.MEASURED, wire.pack_measured(measure(data, limits))

@@ -43,9 +43,12 @@ def image_columns(images: Sequence[Measured]) -> pa.Table:
     """Sizes, contrast and hashes of `images` in the contract's types, and `colour_range`."""
     width = pa.array([m.width for m in images], pa.int32())
     height = pa.array([m.height for m in images], pa.int32())
-    grey32, grey64 = _stack([m.grey32 for m in images], 32), _stack([m.grey64 for m in images], 64)
-    trimmed32 = _stack([m.trimmed32 for m in images], 32)
-    trimmed64 = _stack([m.trimmed64 for m in images], 64)
+    grey32, grey64 = (
+        stacked([m.grey32 for m in images], 32),
+        stacked([m.grey64 for m in images], 64),
+    )
+    trimmed32 = stacked([m.trimmed32 for m in images], 32)
+    trimmed64 = stacked([m.trimmed64 for m in images], 64)
     return pa.table(
         {
             "width": width,
@@ -61,5 +64,6 @@ def image_columns(images: Sequence[Measured]) -> pa.Table:
     )
 
 
-def _stack(pictures: Sequence[np.ndarray], side: int) -> np.ndarray:
+def stacked(pictures: Sequence[np.ndarray], side: int) -> np.ndarray:
+    """Grey pictures, uint8 [side, side] each, as uint8 [N, side, side]; there may be none."""
     return np.stack(pictures) if pictures else np.empty((0, side, side), np.uint8)

@@ -21,7 +21,7 @@ class CutError(ValueError):
     """The data ends before the picture does."""
 
 
-def load_jpeg(image: Image.Image, data: bytes) -> Image.Image:
+def load_jpeg(image: Image.Image, data: bytes) -> Image.Image | np.ndarray:
     """The pixels of an opened JPEG file, at the size that `image.draft` has set.
 
     Other damage than a missing rest is left to Pillow, which is as lenient as browsers are.
@@ -29,6 +29,9 @@ def load_jpeg(image: Image.Image, data: bytes) -> Image.Image:
     Args:
         image: opened by Pillow, not loaded.
         data: the file.
+
+    Returns:
+        uint8 [H, W, 3] or, of grey files, [H, W]; the loaded image where Pillow decodes.
 
     Raises:
         CutError: if the data ends too early.
@@ -41,7 +44,7 @@ def load_jpeg(image: Image.Image, data: bytes) -> Image.Image:
     if pixels is None or image.mode == "CMYK" or pixels.shape[:2] != (height, width):
         image.load()
         return image
-    return Image.fromarray(pixels[..., 0] if image.mode == "L" else pixels)
+    return pixels[..., 0] if image.mode == "L" else pixels
 
 
 def _pixels(image: Image.Image, data: bytes) -> np.ndarray | None:

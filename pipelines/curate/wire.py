@@ -5,6 +5,7 @@ Nothing that comes back is unpickled or parsed further: whoever takes over the d
 defect of a codec can send wrong pixels, no code.
 """
 
+import math
 import mmap
 import os
 import socket
@@ -63,8 +64,8 @@ class Channel:
         self._file = file
         self._memory = mmap.mmap(file, size)
 
-    def send(self, kind: bytes, *parts: bytes) -> None:
-        """Send one message."""
+    def send(self, kind: bytes, *parts: bytes | memoryview) -> None:
+        """Send one message; the parts are of single bytes."""
         length = 0
         for part in parts:
             self._memory[length : length + len(part)] = part
@@ -101,13 +102,14 @@ class Channel:
         self._memory = mmap.mmap(self._file, size)
 
 
-def pack_measured(found: Measured) -> list[bytes]:
+def pack_measured(found: Measured) -> list[bytes | memoryview]:
     """The parts of an answer `MEASURED`."""
     cut = found.trimmed32 is not found.grey32
-    numbers = _NUMBERS.pack(found.width, found.height, found.colour_range, *found.small.size, cut)
-    greys = [found.grey32, found.grey64]
-    greys += [found.trimmed32, found.trimmed64] if cut else []
-    return [numbers, *(grey.tobytes() for grey in greys), found.small.tobytes()]
+    high, wide, _ = found.small.shape
+    numbers = _NUMBERS.pack(found.width, found.height, found.colour_range, wide, high, cut)
+    pixels = [found.grey32, found.grey64]
+    pixels += [found.trimmed32, found.trimmed64] if cut else []
+    return [numbers, *(part.data.cast("B") for part in [*pixels, found.small])]
 
 
 def pack_pictured(found: Pictured) -> list[bytes]:
@@ -158,13 +160,14 @@ def unpack(kind: bytes, body: memoryview) -> Answer | None:
 
 
 def _measured(body: memoryview) -> Measured:
-    width, height, colour_range, small_width, small_height, cut = _NUMBERS.unpack_from(body)
+    width, height, colour_range, wide, high, cut = _NUMBERS.unpack_from(body)
     at = _NUMBERS.size
-    greys = []
-    for side in GREY_SIDES * (2 if cut else 1):
-        pixels = np.frombuffer(body, np.uint8, side * side, at)
-        greys.append(pixels.reshape(side, side).copy())
-        at += side * side
-    small = Image.frombytes("RGB", (small_width, small_height), body[at:])
+    shapes: list[tuple[int, ...]] = [(side, side) for side in GREY_SIDES * (2 if cut else 1)]
+    found = []
+    for shape in [*shapes, (high, wide, 3)]:
+        pixels = np.frombuffer(body, np.uint8, math.prod(shape), at)
+        found.append(pixels.reshape(shape).copy())
+        at += pixels.size
+    *greys, small = found
     grey32, grey64, trimmed32, trimmed64 = greys if cut else greys * 2
     return Measured(width, height, colour_range, grey32, grey64, trimmed32, trimmed64, small)

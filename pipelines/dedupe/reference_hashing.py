@@ -13,7 +13,8 @@ from pipelines import parquet, schemas, storage
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.decode import exhibit
 from pipelines.curate.decoder import Decoder
-from pipelines.curate.measure import reduced
+from pipelines.curate.images import stacked
+from pipelines.curate.measure import hashed_greys, hashed_picture
 from pipelines.curate.wire import Pictured, Refused
 from pipelines.dedupe import hashes, search, variants
 from pipelines.dedupe.attacks import ATTACKS
@@ -103,13 +104,16 @@ def read_tasks(directory: str, keys: Sequence[str]) -> Tables:
 
 
 def queries_of(images: Sequence[Image.Image]) -> search.Queries:
-    """Hash decoded images as curation does, from its working size."""
-    grey = [reduced(image, CurateConfig().short_side).convert("L") for image in images]
-    trimmed = [variants.trim_border(image) for image in grey]
-    whole = hashes.hash_both(grey)
-    inner = hashes.hash_both(trimmed)
+    """Hash decoded images as curation does, at the size that it stores."""
+    side = CurateConfig().short_side
+    found = [hashed_greys(hashed_picture(image, side)) for image in images]
+    grey32 = stacked([greys.grey32 for greys in found], 32)
     return search.Queries(
-        whole.phash64, whole.phash256, inner.phash64, inner.phash256, whole.contrast
+        hashes.hash_pixels(grey32, 8),
+        hashes.hash_pixels(stacked([greys.grey64 for greys in found], 64), 16),
+        hashes.hash_pixels(stacked([greys.trimmed32 for greys in found], 32), 8),
+        hashes.hash_pixels(stacked([greys.trimmed64 for greys in found], 64), 16),
+        hashes.contrast(grey32),
     )
 
 

@@ -33,7 +33,7 @@ from pipelines.layout import Layout, join
 from pipelines.ledger import Finished, Funnel
 from pipelines.runners import Engine
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 DATASET = "coco_hash_index"
 MISSING = "missing_file"
 TASKS = "_tasks"

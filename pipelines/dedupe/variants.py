@@ -59,16 +59,21 @@ def _cut(image: Image.Image, percent: int, edges: str) -> Image.Image:
 
 def trim_border(image: Image.Image) -> Image.Image:
     """Cut off the plain border, each side in its own colour; the same image if there is none."""
-    grey = np.asarray(image.convert("L"))
+    box = inside_border(np.asarray(image.convert("L")))
+    return image if box is None else image.crop(box)
+
+
+def inside_border(grey: np.ndarray) -> tuple[int, int, int, int] | None:
+    """What `trim_border` leaves of uint8 [H, W]: left, top, right, bottom; None if all of it."""
     top, bottom = _plain_edge(grey), _plain_edge(grey[::-1])
     left, right = _plain_edge(grey.T), _plain_edge(grey.T[::-1])
     height, width = grey.shape
     kept_width, kept_height = width - left - right, height - top - bottom
     if (kept_width, kept_height) == (width, height):
-        return image
+        return None
     if kept_width < width * _LEAST_LEFT or kept_height < height * _LEAST_LEFT:
-        return image
-    return image.crop((left, top, width - right, height - bottom))
+        return None
+    return left, top, width - right, height - bottom
 
 
 def _plain_edge(grey: np.ndarray) -> int:

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import imagehash
@@ -7,7 +8,7 @@ from fetched_corpus import artwork, encoded, on_white
 from PIL import Image
 
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.decode import decode, resized, stored_size
+from pipelines.curate.decode import decode, stored_size
 from pipelines.curate.measure import Limits, measure, working_side
 from pipelines.dedupe import hashes
 
@@ -42,24 +43,31 @@ def test_the_working_size_changes_neither_hashes_nor_pictures_much(
     data = encoded(photo(*size), encoding, quality=90)
     found, full = measure(data, LIMITS), Image.open(io.BytesIO(data)).convert("RGB")
     assert (found.width, found.height) == size
-    exact = np.asarray(resized(full, *stored_size(*full.size, 256))).astype(float)
-    assert found.small.size == stored_size(*full.size, 256)
-    error = ((np.asarray(found.small) - exact) ** 2).mean()
+    stored = stored_size(*full.size, 256)
+    exact = np.asarray(full.resize(stored, Image.Resampling.LANCZOS)).astype(float)
+    assert found.small.shape == (stored[1], stored[0], 3)
+    error = ((found.small - exact) ** 2).mean()
     assert 10 * np.log10(255**2 / max(error, 1e-9)) >= 40
     distance = bits(hashes.hash_pixels(found.grey32[None], 8)) != imagehash.phash(full).hash.flat
     assert distance.sum() <= 4
 
 
-def test_hashes_are_those_of_the_library_on_the_pixels_that_were_decoded() -> None:
+@pytest.mark.parametrize(("short_side", "hashed"), [(256, (341, 256)), (128, (512, 384))])
+def test_hashes_are_those_of_the_library_on_the_pixels_that_are_hashed(
+    short_side: int, hashed: tuple[int, int]
+) -> None:
     data = encoded(photo(1024, 768), "JPEG", quality=90)
-    found = measure(data, LIMITS)
-    half = decode(
-        data, formats=CONFIG.formats, max_pixels=CONFIG.max_pixels, at_least=working_side(256)
-    )
-    assert half.size == (512, 384)
+    limits = dataclasses.replace(LIMITS, short_side=short_side)
+    found = measure(data, limits)
+    picture = Image.fromarray(found.small)
+    if short_side < 256:
+        picture = decode(
+            data, formats=CONFIG.formats, max_pixels=CONFIG.max_pixels, at_least=working_side(128)
+        )
+    assert picture.size == hashed
     for grey, size in ((found.grey32, 8), (found.grey64, 16)):
-        assert np.array_equal(grey, hashes.grey_pixels([half], size)[0])
-        library = imagehash.phash(half, size).hash.reshape(-1)
+        assert np.array_equal(grey, hashes.grey_pixels([picture], size)[0])
+        library = imagehash.phash(picture, size).hash.reshape(-1)
         assert np.array_equal(bits(hashes.hash_pixels(grey[None], size)), library)
 
 
@@ -70,14 +78,14 @@ def test_sizes_are_those_of_the_upright_original(orientation: int) -> None:
     found = measure(encoded(photo(1201, 801), "JPEG", exif=exif), LIMITS)
     upright = (1201, 801) if orientation in (1, 3) else (801, 1201)
     assert (found.width, found.height) == upright
-    assert min(found.small.size) == 256
-    assert found.small.size == stored_size(*upright, 256)
+    assert found.small.shape == (*stored_size(*upright, 256)[::-1], 3)
+    assert min(found.small.shape[:2]) == 256
 
 
 def test_pictures_of_a_ruled_out_shape_stay_small() -> None:
     found = measure(encoded(Image.new("RGB", (4000, 300), "navy")), LIMITS)
     assert (found.width, found.height) == (4000, 300)
-    assert max(found.small.size) == 64
+    assert max(found.small.shape[:2]) == 64
 
 
 def test_a_plain_border_is_cut_for_the_trimmed_hashes_only() -> None:
