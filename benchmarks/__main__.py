@@ -6,13 +6,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import training_marks
+from benchmarks import step_memory, training_marks
 from benchmarks.archive_marks import archive_extraction
 from benchmarks.curate_marks import decode_to_crop
 from benchmarks.dedupe_marks import hash_step, search_copies
 from benchmarks.encode_marks import encoder_speed, precompute
 from benchmarks.fetch_marks import one_process, two_processes
 from benchmarks.fetch_to_crop import fetch_to_crop
+from benchmarks.generation_marks import generate_16, generate_64
 from benchmarks.marks import Mark
 from benchmarks.token_marks import loader, loader_for_demo
 
@@ -31,6 +32,9 @@ MARKS: tuple[Callable[[], Mark], ...] = (
     loader,
     loader_for_demo,
     *training_marks.MARKS,
+    *step_memory.MARKS,
+    generate_16,
+    generate_64,
 )
 
 
@@ -53,9 +57,10 @@ def main() -> int:
         earlier = before.get(mark.name)
         asked = f"{mark.least:.2f}" if mark.least else "-"
         known = f"{earlier:.2f}" if earlier else "-"
+        costs = f"{mark.ours:8.3f}{mark.unit} {mark.peer:8.3f}{mark.unit}"
         print(
-            f"{mark.name:46} {mark.ours:8.3f}s {mark.peer:8.3f}s {mark.ratio:7.2f} {asked:>6} "
-            f"{known:>7}   against {mark.against}",
+            f"{mark.name:46} {costs} {mark.ratio:7.2f} {asked:>6} {known:>7}   "
+            f"against {mark.against}",
             flush=True,
         )
         if earlier and mark.ratio < _FALLEN * earlier:

@@ -1,11 +1,10 @@
-"""The dVAE on the device at hand, beside the FLOP that it can do: `python -m benchmarks.gpu_marks`.
+"""Both stages on the device at hand, beside what it can do: `python -m benchmarks.gpu_marks`.
 
-Needs torch (2.11 or later) and NumPy, and nothing else of the project's dependencies. Prints
+Needs torch (2.11 or later) and NumPy; the candidates also psutil and tokenizers, and are left out
+with a line where they are missing. `benchmarks.gpu_transformer` has the second stage. Prints
 images/s of encoding and of a training step at the paper's size in bf16, each with the share of
 the rate that a large matrix product reaches in the same run, and how many codes bf16 and fp32
 agree on. With `--tiny` a small model runs on any device, to see that the program works.
-
-A further model is a function that returns `Rate`s, in the list of `main`.
 """
 
 import argparse
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import gpu_transformer
 from training.config import DVAEConfig
 from training.image_tokenizer import codes_program
 from training.losses import categorical_kl_to_uniform, logit_laplace_nll
@@ -139,6 +139,9 @@ def main() -> None:
     for rate in (*encoding(model, images, not tiny), *training(model, images, not tiny)):
         share = "" if tiny else f" {rate.images * rate.flop / peak:6.1%} of that rate"
         print(f"{rate.name:24} {rate.images:9.1f} images/s{share}", flush=True)
+    del model, images
+    for line in gpu_transformer.lines(device, gpu_transformer.size_of(tiny), peak):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

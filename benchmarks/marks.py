@@ -14,10 +14,11 @@ class Mark:
 
     Attributes:
         name: what is measured.
-        ours: median CPU seconds of our code.
+        ours: median CPU seconds of our code, or another cost.
         peer: median CPU seconds of the peer, or of the limit.
         against: who the peer is.
         least: the ratio peer / ours that docs/performance.md asks for; None where it asks none.
+        unit: of both, where they are no seconds.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Mark:
     peer: float
     against: str
     least: float | None
+    unit: str = "s"
 
     @property
     def ratio(self) -> float:

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from training.models.transformer import Transformer
 from training.token_data import TokenBatch, TokenData
@@ -36,16 +34,6 @@ def nats(model: Transformer, batch: TokenBatch, at_once: int = _CHUNK) -> Nats:
         text += share * float(found.text)
         image += share * float(found.image)
     return Nats(text, image, rows)
-
-
-@torch.inference_mode()
-def image_nats(model: Transformer, text: Tensor, codes: Tensor) -> Tensor:
-    """Nats of each picture's codes [n, N] given padded text [n, T], summed over codes, [n]."""
-    found = []
-    for some, drawn in zip(text.split(_CHUNK), codes.split(_CHUNK), strict=True):
-        logits = model.logits(some, drawn).image
-        found.append(F.cross_entropy(logits.mT, drawn, reduction="none").sum(1))
-    return torch.cat(found)
 
 
 def right_and_shuffled(

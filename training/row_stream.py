@@ -159,10 +159,19 @@ class RowStream:
         return table.take(order[first :: self.world]), table.num_rows
 
     def _load(self, group: _RowGroup) -> pa.Table:
+        """This split's rows of a row group; of one without any, only what tells so is read."""
         with fsspec.open(group.url, "rb") as stream, pq.ParquetFile(stream) as file:
-            table = file.read_row_group(group.index, columns=self.columns)
-        keep = rows_of(self.split, self.splits, table["uid"], table["caption"])
-        return table.filter(pa.array(keep)).select(self.columns)
+            known = file.read_row_group(group.index, columns=["uid", "caption"])
+            keep = pa.array(rows_of(self.split, self.splits, known["uid"], known["caption"]))
+            if not keep.true_count:
+                return file.schema_arrow.empty_table().select(self.columns)
+            others = [name for name in self.columns if name not in known.column_names]
+            table = known
+            if others:
+                rest = file.read_row_group(group.index, columns=others)
+                for name in others:
+                    table = table.append_column(rest.field(name), rest[name])
+        return table.filter(keep).select(self.columns)
 
 
 def _row_groups(url: str, made_with: Mapping[str, str]) -> list[_RowGroup]:

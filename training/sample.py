@@ -1,4 +1,7 @@
-"""Draw pictures: `python -m training.sample ...`.
+"""Draw pictures.
+
+    python -m training.sample --checkpoint models/dalle --caption "a red heart" \\
+      --candidates 512 --best 8 --out drawn
 
 With `--caption`, the best of many candidates for it; without, a sheet of captions of the dataset.
 """
@@ -11,7 +14,7 @@ import torch
 import typer
 
 from pipelines import storage
-from training import cli
+from training import cli, remote
 from training.contrastive.checkpoint import model_id
 from training.contrastive.rerank import Ranker, load_ranker, reranked
 from training.drawing.captions import (
@@ -21,13 +24,14 @@ from training.drawing.captions import (
     warn_if_cut,
     write_pictures,
 )
+from training.drawing.choosing import SamplingOptions
 from training.drawing.pictures import contact_sheet, to_images
-from training.drawing.sampling import SamplingOptions, draw
+from training.drawing.sampling import draw
 from training.drawing.sheet import choose_lines
 from training.errors import InputError
 from training.finished import sha256
 from training.models.dvae import DVAE
-from training.models.loading import load_dvae, load_transformer, recipe_of
+from training.models.loading import dataset_of, load_dvae, load_transformer, recipe_of
 from training.models.transformer import Transformer
 from training.recipes import recipe as recipe_named
 from training.reporting import Reporter
@@ -39,14 +43,22 @@ _MARKS = {Split.HELD_OUT: "[held out] ", Split.VALIDATION: "[validation] ", Spli
 
 
 def sample(
-    dalle: Annotated[
-        Path, typer.Option("--dalle", "--checkpoint", help="directory of the transformer")
+    checkpoint: Annotated[
+        Path, typer.Option(parser=remote.local, help="directory of the transformer")
     ],
-    dvae: Annotated[Path, typer.Option(help="directory of the dVAE")],
-    dataset: Annotated[str, typer.Option(help="a version token_dataset/v=...")],
-    output: Annotated[
-        Path, typer.Option("--output", "--out", help="directory of pictures and samples.json")
+    out: Annotated[
+        Path, typer.Option(parser=remote.local, help="directory of pictures and samples.json")
     ],
+    dvae: Annotated[
+        Path | None,
+        typer.Option(
+            parser=remote.local, help="directory of the dVAE; default: beside the transformer"
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="a version token_dataset/v=...; default: what it was trained on"),
+    ] = None,
     caption: Annotated[
         list[str] | None, typer.Option(help="draw this; may be given several times")
     ] = None,
@@ -62,9 +74,15 @@ def sample(
     ] = None,
     prompt_row: Annotated[int, typer.Option(help="row of codes the drawing begins at")] = 0,
     prompt_column: Annotated[int, typer.Option(help="column of codes it begins at")] = 0,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="with --caption: partial.png, as far as it is drawn")
+    ] = False,
     seed: Annotated[int, typer.Option(help="the same seed draws the same pictures")] = 0,
     rerank: Annotated[
-        Path | None, typer.Option(help="contrastive model, or open_clip checkpoint: best first")
+        Path | None,
+        typer.Option(
+            parser=remote.local, help="contrastive model, or open_clip checkpoint: best first"
+        ),
     ] = None,
 ) -> None:
     """Draw the best of many pictures for captions, or a sheet of the dataset's captions."""
@@ -73,9 +91,11 @@ def sample(
         raise InputError("--prompt completes a picture for a --caption; give one")
     captions = [clean_caption(text) for text in caption or ()]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, decoder = load_transformer(dalle).to(device), load_dvae(dvae).to(device)
-    data = TokenData(dataset, recipe_named(recipe_of(dalle)))
+    dvae = dvae or checkpoint.absolute().parent / "dvae"
+    model, decoder = load_transformer(checkpoint).to(device), load_dvae(dvae).to(device)
+    data = TokenData(dataset or dataset_of(checkpoint), recipe_named(recipe_of(checkpoint)))
     data.require_dvae(sha256(dvae))
+    data.require_text(model.text_vocabulary, model.text_length)
     facts = {
         "seed": seed,
         **dataclasses.asdict(options),
@@ -84,23 +104,27 @@ def sample(
     }
     rank = load_ranker(rerank, device) if rerank else None
     if not captions:
-        _sheet(model, decoder, data, output, limit, candidates, options, rank, facts)
+        _sheet(model, decoder, data, out, limit, candidates, options, rank, facts)
+        remote.push_files(out)
         return
     given = read_prompt(prompt, decoder, prompt_row, prompt_column) if prompt else None
     for i, text in enumerate(captions):
         warn_if_cut(data.encoder, text)
+        directory = out / f"caption-{i:02d}"
         found = best_pictures(
             model, decoder, data.encoder, text,
             candidates=candidates, best=best, seed=seed, options=options, prompt=given, rank=rank,
+            partial=directory / "partial.png" if partial else None,
         )  # fmt: skip
-        write_pictures(output / f"caption-{i:02d}", text, *found, facts)
+        write_pictures(directory, text, *found, facts)
+    remote.push_files(out)
 
 
 def _sheet(
     model: Transformer,
     dvae: DVAE,
     data: TokenData,
-    output: Path,
+    out: Path,
     limit: int,
     candidates: int,
     options: SamplingOptions,
@@ -129,7 +153,7 @@ def _sheet(
         (_MARKS[line.split] + line.caption, to_images(row))
         for line, row in zip(lines, pictures, strict=True)
     ]
-    contact_sheet(rows, output / "samples.png", columns=4, label_width=_LABEL_WIDTH)
+    contact_sheet(rows, out / "samples.png", columns=4, label_width=_LABEL_WIDTH)
     facts = {
         **facts,
         "captions": [
@@ -137,7 +161,7 @@ def _sheet(
             for line, of_line in zip(lines, scores, strict=True)
         ],
     }
-    storage.write_json(str(output / "samples.json"), facts)
+    storage.write_json(str(out / "samples.json"), facts)
 
 
 if __name__ == "__main__":

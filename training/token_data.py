@@ -28,6 +28,7 @@ from training.splits import Split
 from training.text import TextEncoder
 
 TOKENIZER = "tokenizer.json"
+_TOKENS = ("text_tokens", "image_tokens")
 
 
 class DatasetMismatchError(InputError):
@@ -113,20 +114,33 @@ class TokenData:
                 "encode again with this one"
             )
 
+    def require_text(self, vocabulary: int, length: int) -> None:
+        """Check that a transformer reads the ids of this dataset's tokenizer.
+
+        Raises:
+            DatasetMismatchError: if it was trained with another.
+        """
+        found = (self.encoder.vocabulary, self.encoder.length)
+        if found != (vocabulary, length):
+            raise DatasetMismatchError(
+                f"the transformer reads {length} of {vocabulary} text ids, the dataset "
+                f"{self.manifest.directory} has {found[1]} of {found[0]}; name the dataset it was "
+                "trained on"
+            )
+
     def stream(self, split: Split, rank: int = 0, world: int = 1, seed: int = 0) -> RowStream:
         """Rows of one split in shuffled order.
 
         Raises:
             InputError: if a file's tokens are of another tokenizer or dVAE than the manifest's.
         """
-        columns = ["text_tokens", "image_tokens"]
         made_with = {
             "tokenizer_sha256": self.manifest.tokenizer_sha256,
             "dvae_sha256": self.manifest.dvae_sha256,
         }
         return RowStream(
             self.urls,
-            columns,
+            _TOKENS,
             split,
             self.recipe.split,
             seed=seed,
@@ -134,6 +148,12 @@ class TokenData:
             world=world,
             made_with=made_with,
         )
+
+    def captions(self, split: Split, limit: int) -> list[str]:
+        """Captions of the first `limit` rows of a split; their tokens are not read."""
+        rows = RowStream(self.urls, [], split, self.recipe.split).all_rows(limit)
+        captions: list[str] = rows["caption"].to_pylist()
+        return captions
 
     def training_batches(
         self, stream: RowStream, rows: int, workers: int = 0

@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(recipes.RECIPES, tiny_training.NAME, tiny_training.tiny)
-        train_dvae.train(tiny_training.NAME, [pairs], root / "dvae")
+        train_dvae.train(tiny_training.NAME, [str(pairs)], root / "dvae")
         dataset = tiny_training.publish_tokens(layout, root / "dvae")
         train_dalle.train(tiny_training.NAME, dataset, root / "dalle")
     for number, handler in handlers.items():

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_mask, flex_attention
 
 from training.models import attention as paths
-from training.models.attention import Pattern, attention, dense_attention, reordered
+from training.models.attention import Pattern, attention, dense_attention, reordered, split
 from training.models.attention_masks import KINDS, attention_mask
 
 # (text positions, grid, kernel): the kernel is wider than the grid, the paper's, and a grid whose
@@ -16,10 +16,9 @@ SHAPES = [(3, 4, 11), (6, 4, 3), (20, 13, 5)]
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 3e-2}
 
 
-def heads(pattern: Pattern, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def heads(pattern: Pattern, dtype: torch.dtype) -> Tensor:
     torch.manual_seed(0)
-    q, k, v = torch.randn(3, 2, 3, pattern.length, 8, dtype=dtype).requires_grad_().unbind()
-    return q, k, v
+    return torch.randn(2, pattern.length, 3, 3, 8, dtype=dtype, requires_grad=True)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -29,13 +28,14 @@ def test_banded_equals_dense_forward_and_backward(
     kind: str, shape: tuple[int, int, int], dtype: torch.dtype
 ) -> None:
     pattern = Pattern(kind, *shape)
-    q, k, v = heads(pattern, dtype)
-    exact = [x.detach().float().requires_grad_() for x in (q, k, v)]
-    found, expected = attention(q, k, v, pattern), dense_attention(*exact, pattern)
+    given = heads(pattern, dtype)
+    exact = given.detach().float().requires_grad_()
+    found, expected = attention(given, pattern), dense_attention(*split(exact), pattern)
     weight = torch.randn_like(expected)
-    gradients = torch.autograd.grad(found, (q, k, v), weight.to(dtype))
-    references = torch.autograd.grad(expected, exact, weight)
-    for one, other in zip((found, *gradients), (expected, *references), strict=True):
+    (gradient,) = torch.autograd.grad(found, given, weight.to(dtype))
+    (reference,) = torch.autograd.grad(expected, exact, weight)
+    pairs = zip((found, *split(gradient)), (expected, *split(reference)), strict=True)
+    for one, other in pairs:
         assert one.dtype == dtype
         scale = float(other.abs().max())
         assert float((one.float() - other).abs().max()) <= TOLERANCE[dtype] * scale
@@ -58,7 +58,7 @@ def test_tiles_leave_out_most_of_what_the_mask_forbids(kind: str) -> None:
 def test_flex_attention_sees_the_same_mask(kind: str, shape: tuple[int, int, int]) -> None:
     """Forward only: FlexAttention has no backward on the CPU."""
     pattern = Pattern(kind, *shape)
-    q, k, v = (x.detach() for x in heads(pattern, torch.float32))
+    q, k, v = split(heads(pattern, torch.float32).detach())
     blocks = paths.block_mask(pattern, torch.device("cpu"))
     dense = create_mask(blocks.mask_mod, None, None, pattern.length, pattern.length, device="cpu")
     assert torch.equal(dense[0, 0], pattern.mask())
@@ -88,10 +88,10 @@ def test_reordered_states_come_back_with_their_gradients() -> None:
 def test_training_may_follow_sampling() -> None:
     """Constants first made under inference mode are no inference tensors."""
     pattern = Pattern("row", 2, 5, 3)
-    q, k, v = heads(pattern, torch.float32)
+    given = heads(pattern, torch.float32)
     with torch.inference_mode():
-        attention(q, k, v, pattern)
-    attention(q, k, v, pattern).sum().backward()
+        attention(given, pattern)
+    attention(given, pattern).sum().backward()
 
 
 def test_the_layers_mask_is_the_streams_mask_reordered() -> None:

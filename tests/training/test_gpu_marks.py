@@ -2,12 +2,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
+from benchmarks import gpu_transformer
+
 ROOT = Path(__file__).parents[2]
 # A machine that has torch and NumPy, and nothing else that the project needs.
 _BARE = """
 import builtins, runpy, sys
 real = builtins.__import__
 missing = {"pyarrow", "PIL", "fsspec", "dagster", "apache_beam", "tokenizers", "safetensors"}
+missing.add("psutil")
 def only_torch(name, *rest, **options):
     if name.split(".")[0] in missing:
         raise ModuleNotFoundError(name)
@@ -27,6 +32,20 @@ def test_it_runs_small_where_only_torch_is_installed() -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    names = [line.split("  ")[0] for line in done.stdout.splitlines()[2:]]
+    printed = done.stdout.splitlines()[2:]
+    images, others = printed[:3], printed[3:]
+    names = [line.split("  ")[0] for line in images]
     assert names == ["encode, fp32", "encode, bf16", "training step, bf16"]
-    assert all(float(line.split()[-2]) > 0 for line in done.stdout.splitlines()[2:])
+    assert all(float(line.split()[-2]) > 0 for line in images)
+    errors = [float(part.split()[0]) for line in others[:4] for part in line.split("dense ")[1:]]
+    assert len(errors) == 4
+    assert max(errors) < 1e-5
+    losses = [line.split("loss ")[1].split(" to ") for line in others[4:6]]
+    assert all(float(last) < float(first) for first, last in losses)
+    assert others[6] == "candidates: not measured: psutil"
+
+
+def test_candidates_are_drawn_where_the_packages_are() -> None:
+    line = gpu_transformer._generation(torch.device("cpu"), gpu_transformer.size_of(tiny=True))
+    assert float(line.split()[2]) > 0
+    assert line.endswith("of the weight-read limit")

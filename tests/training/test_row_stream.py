@@ -2,6 +2,7 @@ import collections
 import dataclasses
 import hashlib
 import itertools
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -192,3 +193,25 @@ def test_resuming_at_the_very_end_of_an_epoch(urls: list[str]) -> None:
     again = stream(urls, window_rows=30)
     again.position = resumed.position
     assert numbers(next(again.batches(ROWS))) == numbers(taken[1])
+
+
+def test_of_a_row_group_without_the_split_only_what_tells_so_is_read(tmp_path: Path) -> None:
+    """What is never read may be anything: here the numbers of the first row group are torn."""
+    rows = 20
+    table = pa.table(
+        {
+            "uid": pa.array([bytes(16)] * rows, pa.binary(16)),
+            "caption": [f"red {n} heart" if n >= 10 else "a cat" for n in range(rows)],
+            "number": list(range(rows)),
+        }
+    )
+    path = tmp_path / "part.parquet"
+    pq.write_table(table, path, row_group_size=10, compression="none")
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(2)
+    with open(path, "r+b") as file:
+        file.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
+        file.write(b"\xff" * chunk.total_compressed_size)
+    found = stream([str(path)], Split.HELD_OUT, splits=PARTS).all_rows(100)
+    assert numbers(found) == list(range(10, 20))
+    with pytest.raises(OSError, match="thrift"):
+        stream([str(path)], Split.TRAIN).all_rows(100)

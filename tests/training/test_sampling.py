@@ -1,13 +1,15 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from training.config import TransformerConfig
-from training.drawing.sampling import Prompt, SamplingOptions, keep_outside, sample_codes
+from training.drawing.choosing import SamplingOptions, chosen, groups, noise_of
+from training.drawing.sampling import Drawing, Drawn, Prompt, keep_outside, sample_codes
 from training.errors import InputError
 from training.models import decoding
 from training.models.attention import Pattern
-from training.models.decoding import Decoder
+from training.models.decoding import for_few_rows
 from training.models.transformer import Transformer
 
 TEXT, GRID, WORDS, CODES = 5, 4, 20, 12
@@ -30,9 +32,15 @@ def text(model: Transformer) -> Tensor:
     return model.pad_text(ids, torch.tensor([TEXT, 3]))
 
 
-def codes_of(model: Transformer, text: Tensor, candidates: int, **settings: object) -> Tensor:
+def drawn(model: Transformer, text: Tensor, candidates: int, **settings: object) -> Drawn:
+    """Everything that is drawn, [A, K, ...]."""
     parts = sample_codes(model, text, candidates, **settings)  # type: ignore[arg-type]
-    return torch.cat(list(parts)).unflatten(0, (len(text), candidates))
+    codes, nats = (torch.cat(found) for found in zip(*parts, strict=True))
+    return Drawn(*(x.unflatten(0, (len(text), candidates)) for x in (codes, nats)))
+
+
+def codes_of(model: Transformer, text: Tensor, candidates: int, **settings: object) -> Tensor:
+    return drawn(model, text, candidates, **settings).codes
 
 
 @pytest.mark.parametrize(
@@ -53,19 +61,50 @@ def test_a_step_reads_exactly_what_the_mask_allows() -> None:
         assert torch.equal(seen[:63], mask.mask().sum(1)[order])
 
 
-def test_a_step_compiles_to_one_static_graph(model: Transformer, text: Tensor) -> None:
-    decoder = Decoder(model, 2, 3)
-    compiled = torch.compile(decoder, fullgraph=True, backend="eager")
-    codes = torch.arange(6)
-    torch._dynamo.utils.counters.clear()
+@pytest.mark.parametrize(
+    "options", [SamplingOptions(), SamplingOptions(0.9, top_k=9, top_p=0.9, guidance=2.0)]
+)
+def test_a_step_compiles_to_one_static_graph(
+    model: Transformer, text: Tensor, options: SamplingOptions
+) -> None:
+    """So it asks the host for nothing: that would break the graph in two."""
+    given = Prompt(torch.zeros(GRID, GRID, dtype=torch.long), keep_outside(GRID, 1))
     with torch.inference_mode():
-        decoder.begin(text)
-        steps = [compiled(codes, torch.tensor([i])) for i in range(6)]
-        again = Decoder(model, 2, 3)
-        again.begin(text)
-        for i, step in enumerate(steps):
-            assert torch.equal(again(codes, torch.tensor([i])), step)
+        noise = noise_of([1, 2, 3, 4, 5, 6], GRID**2, CODES, text.device)
+        drawings = [Drawing(model, 2, 3, options, given) for _ in range(2)]
+        for drawing in drawings:
+            drawing.begin(text, noise)
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        compiled = torch.compile(drawings[0], fullgraph=True, backend="eager")
+        for _ in range(GRID**2 - 1):
+            compiled()
+            drawings[1]()
+    assert torch.equal(drawings[0].codes, drawings[1].codes)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_memory_is_allocated_once(model: Transformer, text: Tensor) -> None:
+    with torch.inference_mode():
+        drawing = Drawing(model, 2, 3, SamplingOptions(), None)
+        places = [buffer.data_ptr() for buffer in drawing.buffers()]
+        for seed in range(2):
+            drawing.begin(text, noise_of([seed] * 6, GRID**2, CODES, text.device))
+            for _ in range(GRID**2 - 1):
+                drawing()
+    assert [buffer.data_ptr() for buffer in drawing.buffers()] == places
+
+
+def test_weights_for_few_rows_leave_the_model_as_it_is(model: Transformer, text: Tensor) -> None:
+    places = [p.data_ptr() for p in model.parameters()]
+    codes = torch.zeros(2, GRID**2, dtype=torch.long)
+    with torch.inference_mode():
+        few = for_few_rows(model)
+        torch.testing.assert_close(few.logits(text, codes), model.logits(text, codes))
+    assert few.image_head.weight.mT.is_contiguous()
+    assert few.image_embedding.weight.data_ptr() == model.image_embedding.weight.data_ptr()
+    assert [p.data_ptr() for p in model.parameters()] == places
+    assert all(p.is_contiguous() and not p.is_inference() for p in model.parameters())
 
 
 def test_nearly_at_temperature_0_every_code_is_the_likeliest(
@@ -87,6 +126,42 @@ def test_at_temperature_1_codes_are_drawn_from_the_softmax(
         expected = model.logits(text[:1], zeros).image[0, 0].softmax(-1)
     deviation = (found - expected).abs() / (expected * (1 - expected) / 3000).sqrt()
     assert float(deviation.max()) < 4
+
+
+@pytest.mark.parametrize(("vocabulary", "shape"), [(12, (3, 4)), (8192, (64, 128)), (13, (1, 13))])
+def test_a_group_and_then_its_code_are_the_softmax(vocabulary: int, shape: tuple[int, int]) -> None:
+    assert groups(vocabulary) == shape
+    draws, few = 20_000, min(vocabulary, 13)
+    scores = torch.full((vocabulary,), -torch.inf)
+    # Codes far apart, so that they are of different groups.
+    possible = torch.arange(few) * (vocabulary // few)
+    scores[possible] = torch.linspace(-3, 1, few)
+    noise = noise_of([7], draws, vocabulary, scores.device)[0]
+    found = torch.bincount(chosen(scores.expand(draws, -1), noise), minlength=vocabulary) / draws
+    expected = scores.softmax(-1)
+    assert not found[expected == 0].any()
+    deviation = (found - expected).abs() / (expected * (1 - expected) / draws).sqrt()
+    assert float(deviation[possible].max()) < 4
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_nats_are_those_of_the_codes(model: Transformer, text: Tensor, guidance: float) -> None:
+    codes, nats = drawn(model, text, 3, options=SamplingOptions(0.8, guidance=guidance))
+    with torch.inference_mode():
+        logits = model.logits(text.repeat_interleave(3, 0), codes.flatten(0, 1)).image
+    expected = F.cross_entropy(logits.mT, codes.flatten(0, 1), reduction="none").sum(1)
+    torch.testing.assert_close(nats.flatten(), expected)
+
+
+def test_what_is_drawn_so_far_is_shown_at_every_row(model: Transformer, text: Tensor) -> None:
+    shown: list[Tensor] = []
+    told: list[int] = []
+    codes = codes_of(
+        model, text[:1], 3, look=lambda c: shown.append(c.clone()), progress=told.append
+    )[0]
+    assert sum(told) == 3 * GRID**2
+    assert [part.shape[1] for part in shown] == [4, 8, 12, 16]
+    assert all(torch.equal(part, codes[:, : part.shape[1]]) for part in shown)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 64])

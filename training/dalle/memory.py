@@ -16,7 +16,9 @@ from training.runtime import Runtime
 _FP32 = 4
 # Bytes that a layer (attention and MLP) keeps for its backward pass, for each token and unit of
 # width; counted by tests/training/test_memory.py. Recomputing keeps the blocks' inputs alone.
-KEPT = {Precision.FP32: 64, Precision.BF16: 36, Precision.FP16_PER_BLOCK: 32}
+KEPT = {Precision.FP32: 48, Precision.BF16: 36, Precision.FP16_PER_BLOCK: 32}
+# The result of GELU in fp32, which the CPU computes again (training/models/feed_forward.py).
+_GELU = 16
 KEPT_RECOMPUTING = {Precision.FP32: 8, Precision.BF16: 8, Precision.FP16_PER_BLOCK: 4}
 _GIB = 2**30
 
@@ -75,7 +77,8 @@ def estimate(
     gathered = 2 * blocks // len(model.blocks) if shards > 1 else 0
     in_pass = min(execution.micro_batch or rows, rows)
     cell = in_pass * model.length * config.width
-    layer = KEPT[precision] * cell
+    keeps_gelu = precision is Precision.FP32 and runtime.device.type != "cpu"
+    layer = (KEPT[precision] + _GELU * keeps_gelu) * cell
     kept = KEPT_RECOMPUTING[precision] * cell if execution.recompute else layer
     # The layer that is being computed holds its activations and their gradients besides.
     activations = config.depth * kept + 2 * layer

@@ -12,23 +12,22 @@ from tqdm import tqdm
 
 from pipelines import storage
 from training.contrastive.rerank import Ranker
+from training.drawing.choosing import SamplingOptions
 from training.drawing.pictures import contact_sheet, to_images
 from training.drawing.sampling import (
     Prompt,
-    SamplingOptions,
     draw_codes,
     keep_outside,
-    padded_text,
     pictures_of,
 )
 from training.dvae.images import centre_crop, to_tensor
 from training.errors import InputError
-from training.likelihood import image_nats
 from training.models.dvae import DVAE
 from training.models.transformer import Transformer
 from training.text import TextEncoder
 
 _LABEL_WIDTH = 200
+_SHOWN = 8
 
 
 def clean_caption(caption: str) -> str:
@@ -86,6 +85,7 @@ def best_pictures(
     options: SamplingOptions | None = None,
     prompt: Prompt | None = None,
     rank: Ranker | None = None,
+    partial: Path | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Pictures uint8 [best, 3, S, S] and their scores [best], the greatest first.
 
@@ -100,27 +100,42 @@ def best_pictures(
         options: how a code is chosen.
         prompt: what is given of the picture.
         rank: scores pictures; None takes the model's own log-likelihood of the codes.
+        partial: PNG file that shows the first candidates as far as they are drawn, written anew
+            at every row of codes.
 
     Raises:
         InputError: if there is nothing to draw.
     """
     if not 1 <= best <= candidates:
         raise InputError(f"the best {best} of {candidates} candidates cannot be chosen")
-    text = padded_text(model, encoder, [caption])
     pictures, scores = [], []
+
+    def look(codes: Tensor) -> None:
+        if partial is not None:
+            write_partial(partial, caption, dvae, codes[:_SHOWN])
+
     total = candidates * model.grid**2
     with tqdm(total=total, unit="code", unit_scale=True, desc=caption[:30]) as bar:
-        for codes in draw_codes(
+        for codes, nats in draw_codes(
             model, encoder, [caption], candidates,
-            seed=seed, options=options, prompt=prompt, progress=bar.update,
+            seed=seed, options=options, prompt=prompt, progress=bar.update, look=look,
         ):  # fmt: skip
             drawn = pictures_of(dvae, codes)
-            likely = -image_nats(model, text.expand(len(codes), -1), codes).cpu()
             pictures.append(drawn)
-            scores.append(rank(drawn, caption).cpu() if rank else likely)
+            scores.append(rank(drawn, caption).cpu() if rank else -nats.cpu())
     found = torch.cat(scores)
     order = found.argsort(descending=True, stable=True)[:best]
     return torch.cat(pictures)[order], found[order]
+
+
+def write_partial(path: Path, caption: str, dvae: DVAE, codes: Tensor) -> None:
+    """Write a sheet of pictures of which only the first codes, [n, rows * G], are drawn."""
+    grid, drawn = dvae.config.grid, codes.shape[1]
+    # Below what is drawn, where the pictures stay white, the codes do not matter.
+    whole = torch.nn.functional.pad(codes, (0, grid**2 - drawn))
+    pictures = pictures_of(dvae, whole).clone()
+    pictures[:, :, drawn // grid * dvae.config.image_size // grid :] = 255
+    contact_sheet([(caption, to_images(pictures))], path, label_width=_LABEL_WIDTH)
 
 
 def write_pictures(

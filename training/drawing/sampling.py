@@ -5,67 +5,34 @@ into batches decides nothing.
 """
 
 import hashlib
-import math
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from training.drawing.choosing import SamplingOptions, chosen, groups, noise_of
 from training.errors import InputError
-from training.models.decoding import Decoder, bytes_per_caption, bytes_per_stream
+from training.models.decoding import Decoder, bytes_per_caption, bytes_per_stream, for_few_rows
 from training.models.dvae import DVAE
 from training.models.transformer import Transformer
 from training.text import TextEncoder
 
-# Positions whose noise is drawn at once: one call a candidate, not one a candidate and position.
-_NOISE_BLOCK = 16
 _MOST_PROGRAMS = 64
 _MOST_STREAMS = {"cuda": 1024, "cpu": 64}
 Progress = Callable[[int], object]
+# Is shown the codes [n, P] of the first P positions, at the end of every row of codes.
+Look = Callable[[Tensor], object]
 
 
-@dataclass(frozen=True)
-class SamplingOptions:
-    """How a code is chosen; the defaults are the paper's (section 2.6).
+class Drawn(NamedTuple):
+    """Codes int64 [n, G*G] in raster order, and their nats by the model, summed, fp32 [n]."""
 
-    Attributes:
-        temperature: of the softmax.
-        top_k: only so many of the likeliest codes; 0 for all.
-        top_p: only the likeliest codes that together have this probability; 1 for all.
-        guidance: logits are extrapolated from those without a caption by this factor; 1 for none.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    guidance: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf:
-            raise InputError(f"temperature must be positive, got {self.temperature}")
-        if self.top_k < 0:
-            raise InputError(f"top_k must be at least 1, or 0 for all codes; got {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p must be in (0, 1], got {self.top_p}")
-        if not math.isfinite(self.guidance):
-            raise InputError(f"guidance must be a finite number, got {self.guidance}")
-
-    def scores(self, logits: Tensor) -> Tensor:
-        """Logits [B, V] of the distribution that is sampled; -inf where a code is ruled out."""
-        logits = logits / self.temperature
-        if 0 < self.top_k < logits.shape[-1]:
-            least = logits.topk(self.top_k, dim=-1).values[:, -1:]
-            logits = logits.masked_fill(logits < least, -math.inf)
-        if self.top_p < 1:
-            ordered, codes = logits.sort(dim=-1, descending=True)
-            shares = ordered.softmax(-1)
-            # A code stays if those before it have not reached top_p yet; the first always does.
-            beyond = shares.cumsum(-1) - shares >= self.top_p
-            beyond[:, 0] = False
-            logits = logits.masked_fill(beyond.scatter(1, codes, beyond), -math.inf)
-        return logits
+    codes: Tensor
+    nats: Tensor
 
 
 @dataclass(frozen=True)
@@ -97,6 +64,83 @@ def keep_outside(grid: int, row: int, column: int = 0) -> Tensor:
     return kept
 
 
+class Drawing(nn.Module):
+    """Candidates of some captions that are drawn together; memory is allocated here, once.
+
+    Everything that changes from code to code is a buffer, the position too: a step has static
+    shapes, takes nothing from the host and gives nothing to it.
+
+    Args:
+        model: in evaluation mode.
+        captions: A.
+        candidates: K of each; B = A * K streams.
+        options: how a code is chosen.
+        prompt: what is given of every picture.
+    """
+
+    codes: Tensor
+    nats: Tensor
+    position: Tensor
+    noise: Tensor
+    known: Tensor
+    kept: Tensor
+
+    def __init__(
+        self,
+        model: Transformer,
+        captions: int,
+        candidates: int,
+        options: SamplingOptions,
+        prompt: Prompt | None,
+    ):
+        super().__init__()
+        self.options = options
+        self.decoder = Decoder(model, captions * (2 if options.guided else 1), candidates)
+        streams, positions = captions * candidates, model.grid**2
+        clocks = sum(groups(model.image_vocabulary))
+        like = model.image_head.weight
+        nothing = torch.zeros(positions, dtype=torch.long)
+        known, kept = (nothing, nothing) if prompt is None else (prompt.codes, prompt.kept)
+        for name, buffer in (
+            ("codes", like.new_zeros(streams, positions, dtype=torch.long)),
+            ("nats", like.new_zeros(streams, dtype=torch.float32)),
+            ("position", like.new_zeros(1, dtype=torch.long)),
+            ("noise", like.new_zeros(streams, positions, clocks, dtype=torch.float32)),
+            ("known", known.flatten().to(like.device)),
+            ("kept", kept.flatten().to(like.device, torch.bool)),
+        ):
+            self.register_buffer(name, buffer)
+
+    def begin(self, text: Tensor, noise: Tensor) -> None:
+        """Read padded text [A, T] and draw the first codes."""
+        if self.options.guided:
+            model, nothing = self.decoder.model, torch.zeros_like(text)
+            text = torch.cat((text, model.pad_text(nothing, nothing[:, 0])))
+        self.noise.copy_(noise)
+        self.nats.zero_()
+        self.position.zero_()
+        self._choose(self.decoder.begin(text))
+
+    def forward(self) -> None:
+        """Draw the next codes."""
+        last = self.codes.index_select(1, self.position).squeeze(1)
+        logits = self.decoder(last.repeat(2) if self.options.guided else last, self.position)
+        self.position.add_(1)
+        self._choose(logits)
+
+    def _choose(self, logits: Tensor) -> None:
+        logits = logits.log_softmax(-1)
+        own, plain = logits.split(len(self.codes)) if self.options.guided else (logits, logits)
+        if self.options.guided:
+            logits = plain + self.options.guidance * (own - plain)
+        noise = self.noise.index_select(1, self.position).squeeze(1)
+        codes = chosen(self.options.scores(logits), noise)
+        known, kept = (x.index_select(0, self.position) for x in (self.known, self.kept))
+        codes = torch.where(kept, known, codes)
+        self.codes.index_copy_(1, self.position, codes[:, None])
+        self.nats.sub_(own.gather(1, codes[:, None]).squeeze(1))
+
+
 @torch.inference_mode()
 def sample_codes(
     model: Transformer,
@@ -108,7 +152,8 @@ def sample_codes(
     prompt: Prompt | None = None,
     most: int | None = None,
     progress: Progress = lambda _: None,
-) -> Iterator[Tensor]:
+    look: Look = lambda _: None,
+) -> Iterator[Drawn]:
     """Sample codes for captions, as many at a time as memory allows.
 
     Args:
@@ -120,16 +165,40 @@ def sample_codes(
         prompt: what is given of every picture.
         most: streams at a time; None is what memory allows.
         progress: told after every position how many codes were drawn since the last call.
+        look: shown what is drawn so far.
 
     Yields:
-        int64 codes [n, G*G] in raster order; all candidates of the first caption come first.
+        All candidates of the first caption come first.
     """
-    options = options or SamplingOptions()
+    options, model = options or SamplingOptions(), for_few_rows(model)
     most = most or streams_in_memory(model, options, candidates)
-    for part, first, count in _parts(text, candidates, most):
-        streams = [(row, first + i) for row in part for i in range(count)]
-        noise = _Noise(model, streams, seed)
-        yield _sample(model, part, count, noise, options, prompt, progress)
+    same_shape = itertools.groupby(
+        _parts(text, candidates, most), key=lambda part: (len(part[0]), part[2])
+    )
+    for (captions, count), parts in same_shape:
+        drawing = Drawing(model, captions, count, options, prompt)
+        step = _step(drawing)
+        for part, first, _ in parts:
+            seeds = [_seed(seed, row, first + i) for row in part for i in range(count)]
+            positions = model.grid**2
+            drawing.begin(part, noise_of(seeds, positions, model.image_vocabulary, text.device))
+            progress(len(seeds))
+            for drawn in range(2, positions + 1):
+                step()
+                progress(len(seeds))
+                if drawn % model.grid == 0:
+                    look(drawing.codes[:, :drawn])
+            yield Drawn(drawing.codes.clone(), drawing.nats.clone())
+        del drawing, step  # so that its memory is free before the next is allocated
+
+
+def _step(drawing: Drawing) -> Callable[[], None]:
+    if not drawing.codes.is_cuda:
+        return drawing
+    # One program for each number of captions and candidates, replayed as a CUDA graph.
+    return torch.compile(  # type: ignore[call-overload]
+        drawing, fullgraph=True, mode="reduce-overhead", recompile_limit=_MOST_PROGRAMS
+    )
 
 
 def _parts(text: Tensor, candidates: int, most: int) -> Iterator[tuple[Tensor, int, int]]:
@@ -153,78 +222,11 @@ def streams_in_memory(model: Transformer, options: SamplingOptions, candidates: 
         free, _ = torch.cuda.mem_get_info(device)
     else:
         free = psutil.virtual_memory().available
-    each = bytes_per_stream(model) + 4 * _NOISE_BLOCK * model.image_vocabulary
-    each += -(-bytes_per_caption(model) // candidates)
-    each *= 1 if options.guidance == 1 else 2
+    each = bytes_per_stream(model) + -(-bytes_per_caption(model) // candidates)
+    each *= 2 if options.guided else 1
+    # Noise is made beside the buffer that it is copied to.
+    each += 8 * model.grid**2 * sum(groups(model.image_vocabulary))
     return max(1, min(free // (2 * each), _MOST_STREAMS.get(device.type, 64)))
-
-
-def _sample(
-    model: Transformer,
-    text: Tensor,
-    candidates: int,
-    noise: "_Noise",
-    options: SamplingOptions,
-    prompt: Prompt | None,
-    progress: Progress,
-) -> Tensor:
-    guided = options.guidance != 1
-    count, positions = len(text) * candidates, model.grid**2
-    given = text
-    if guided:
-        nothing = text.new_zeros(text.shape)
-        given = torch.cat((text, model.pad_text(nothing, nothing[:, 0])))
-    decoder = Decoder(model, len(given), candidates)
-    step: Callable[[Tensor, Tensor], Tensor] = decoder
-    if text.is_cuda:
-        # One program for each number of captions and candidates.
-        step = torch.compile(  # type: ignore[call-overload]
-            decoder, fullgraph=True, recompile_limit=_MOST_PROGRAMS
-        )
-    codes = text.new_empty(count, positions)
-    known = _known(prompt, text.device)
-    logits = decoder.begin(given)
-    for i in range(positions):
-        if guided:
-            plain = logits[count:]
-            logits = plain + options.guidance * (logits[:count] - plain)
-        # Gumbel-max: the same distribution as multinomial, without a sort or a synchronisation.
-        codes[:, i] = (options.scores(logits) + noise.at(i)).argmax(-1)
-        if i in known:
-            codes[:, i] = known[i]
-        progress(count)
-        if i + 1 < positions:
-            last = codes[:, i].repeat(2) if guided else codes[:, i]
-            logits = step(last, torch.tensor([i], device=text.device))
-    return codes
-
-
-def _known(prompt: Prompt | None, device: torch.device) -> dict[int, Tensor]:
-    if prompt is None:
-        return {}
-    codes = prompt.codes.to(device).flatten()
-    return {int(i): codes[i] for i in prompt.kept.flatten().nonzero()}
-
-
-class _Noise:
-    """Gumbel noise of every stream from a generator of its own."""
-
-    def __init__(self, model: Transformer, streams: Sequence[tuple[Tensor, int]], seed: int):
-        device = model.image_head.weight.device
-        self._generators = [
-            torch.Generator(device).manual_seed(_seed(seed, row, candidate))
-            for row, candidate in streams
-        ]
-        shape = (len(streams), _NOISE_BLOCK, model.image_vocabulary)
-        self._drawn = torch.empty(shape, device=device)
-
-    def at(self, position: int) -> Tensor:
-        """Noise of one position [B, V]; positions are asked for in order."""
-        if position % _NOISE_BLOCK == 0:
-            for row, generator in zip(self._drawn, self._generators, strict=True):
-                row.exponential_(generator=generator)
-            self._drawn.log_().neg_()
-        return self._drawn[:, position % _NOISE_BLOCK]
 
 
 def _seed(seed: int, text: Tensor, candidate: int) -> int:
@@ -242,7 +244,8 @@ def draw_codes(
     options: SamplingOptions | None = None,
     prompt: Prompt | None = None,
     progress: Progress = lambda _: None,
-) -> Iterator[Tensor]:
+    look: Look = lambda _: None,
+) -> Iterator[Drawn]:
     """`sample_codes` of captions.
 
     Raises:
@@ -250,22 +253,18 @@ def draw_codes(
     """
     if not captions or candidates < 1:
         raise InputError(f"{len(captions)} captions x {candidates} candidates: nothing to draw")
+    ids, lengths = encoder.pad([encoder.encode(caption) for caption in captions])
+    device = model.image_head.weight.device
     return sample_codes(
         model,
-        padded_text(model, encoder, captions),
+        model.pad_text(torch.from_numpy(ids).to(device), torch.from_numpy(lengths).to(device)),
         candidates,
         seed=seed,
         options=options,
         prompt=prompt,
         progress=progress,
+        look=look,
     )
-
-
-def padded_text(model: Transformer, encoder: TextEncoder, captions: Sequence[str]) -> Tensor:
-    """Captions as padded ids [A, T] on the model's device."""
-    ids, lengths = encoder.pad([encoder.encode(caption) for caption in captions])
-    device = model.image_head.weight.device
-    return model.pad_text(torch.from_numpy(ids).to(device), torch.from_numpy(lengths).to(device))
 
 
 def draw(
@@ -295,8 +294,8 @@ def draw(
         InputError: without captions or candidates.
     """
     pictures: list[Tensor] = []
-    for codes in draw_codes(model, encoder, captions, candidates, seed=seed, options=options):
-        pictures.append(pictures_of(dvae, codes))
+    for drawn in draw_codes(model, encoder, captions, candidates, seed=seed, options=options):
+        pictures.append(pictures_of(dvae, drawn.codes))
         progress(sum(map(len, pictures)))
     return torch.cat(pictures).unflatten(0, (len(captions), candidates))
 
@@ -304,5 +303,5 @@ def draw(
 @torch.inference_mode()
 def pictures_of(dvae: DVAE, codes: Tensor) -> Tensor:
     """Codes [n, G*G] as pictures uint8 [n, 3, S, S] in host memory."""
-    side = math.isqrt(codes.shape[1])
+    side = dvae.config.grid
     return torch.cat([dvae.reconstruct(c.view(-1, side, side)).cpu() for c in codes.split(64)])

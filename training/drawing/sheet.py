@@ -39,10 +39,8 @@ def choose_lines(data: TokenData, limit: int) -> list[Line]:
 
 def _captions(data: TokenData, split: Split) -> list[str]:
     """Distinct captions, in an order that mixes them and is the same everywhere."""
-    rows = data.stream(split).all_rows(_SCANNED)
-    return sorted(
-        set(rows["caption"].to_pylist()), key=lambda c: hashlib.sha256(c.encode()).digest()
-    )
+    captions = set(data.captions(split, _SCANNED))
+    return sorted(captions, key=lambda c: hashlib.sha256(c.encode()).digest())
 
 
 def _in_turns(captions: Sequence[str]) -> list[str]:

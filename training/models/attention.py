@@ -85,15 +85,29 @@ class Pattern:
         return whole[order[:, None], order]
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
-    """One softmax over text and image keys, [B, H, L, E] all; computes what the mask allows.
+def split(heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [B, H, L, E] as they lie in a projection, [B, L, 3, H, E]."""
+    q, k, v = heads.permute(2, 0, 3, 1, 4).unbind()
+    return q, k, v
+
+
+def attention(heads: Tensor, pattern: Pattern) -> Tensor:
+    """One softmax over text and image keys; computes what the mask allows.
 
     CUDA runs FlexAttention, the CPU tiles of its flash attention, other devices the dense mask.
+
+    Args:
+        heads: queries, keys and values as one projection gives them, [B, L, 3, H, E].
+        pattern: what may see what.
+
+    Returns:
+        [B, H, L, E].
     """
-    if q.device.type == "cuda":
+    if heads.device.type == "cpu":
+        return banded_attention(heads, _tiles(pattern))
+    q, k, v = split(heads)
+    if heads.device.type == "cuda":
         return _compiled(pattern)(q, k, v, block_mask=_block_mask(pattern, q.device))
-    if q.device.type == "cpu":
-        return banded_attention(q, k, v, _tiles(pattern))
     return dense_attention(q, k, v, pattern)
 
 

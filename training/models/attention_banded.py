@@ -56,15 +56,16 @@ def tiles(mask: Tensor, text_length: int, reach: int, chunk: int) -> tuple[Tile,
     return tuple(found)
 
 
-def banded_attention(q: Tensor, k: Tensor, v: Tensor, parts: tuple[Tile, ...]) -> Tensor:
-    """Attention [B, H, L, E] of what `tiles` returned."""
-    out: Tensor = _Banded.apply(q, k, v, parts)
+def banded_attention(heads: Tensor, parts: tuple[Tile, ...]) -> Tensor:
+    """Attention [B, H, L, E] of heads [B, L, 3, H, E] in what `tiles` returned."""
+    out: Tensor = _Banded.apply(heads, parts)
     return out
 
 
 class _Banded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, parts: tuple[Tile, ...]) -> Tensor:
+    def forward(ctx: Any, heads: Tensor, parts: tuple[Tile, ...]) -> Tensor:
+        q, k, v = heads.permute(2, 0, 3, 1, 4)
         b, h, length, e = q.shape
         # In memory [B, L, H, E], as the projection behind reads it.
         y = q.new_empty(b, length, h, e, dtype=torch.float32).transpose(1, 2)
@@ -81,16 +82,15 @@ class _Banded(torch.autograd.Function):
                 y[at].lerp_(found.float(), torch.sigmoid(lse - total[at])[..., None])
                 total[at] = torch.logaddexp(total[at], lse)
         y = y.to(q.dtype)
-        ctx.save_for_backward(q, k, v, y, total)
+        ctx.save_for_backward(heads, y, total)
         ctx.parts = parts
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, y, total = ctx.saved_tensors
-        b, h, length, e = q.shape
-        # One tensor in the order of the projection that made q, k and v.
-        whole = torch.zeros(b, length, 3, h, e)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        heads, y, total = ctx.saved_tensors
+        q, k, v = heads.permute(2, 0, 3, 1, 4)
+        whole = torch.zeros_like(heads, dtype=torch.float32)
         dq, dk, dv = whole.permute(2, 0, 3, 1, 4)
         for part in ctx.parts:
             at, keys = (
@@ -104,4 +104,4 @@ class _Banded(torch.autograd.Function):
             )  # fmt: skip
             for target, where, add in zip((dq, dk, dv), (at, keys, keys), found, strict=True):
                 target[where] += add
-        return dq.to(q.dtype), dk.to(q.dtype), dv.to(q.dtype), None
+        return whole.to(heads.dtype), None

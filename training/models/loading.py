@@ -1,6 +1,5 @@
 """Finished models from their directories; safetensors only, nothing is unpickled."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -8,7 +7,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from training import finished
+from pipelines import storage
+from pipelines.layout import Layout, join
+from training import finished, remote
 from training.config import TransformerConfig
 from training.finished import ModelError
 from training.models.dvae import DVAE
@@ -45,7 +46,25 @@ def load_transformer(output: Path) -> Transformer:
 
 def recipe_of(output: Path) -> str:
     """Name of the recipe that a finished model was trained with."""
-    return str(json.loads((finished.require(output) / "summary.json").read_text())["recipe"])
+    return str(finished.read_summary(output)["recipe"])
+
+
+def dataset_of(output: Path) -> str:
+    """The version that a finished transformer was trained on, below the nearest data root above.
+
+    Raises:
+        ModelError: if it is not there.
+    """
+    name = f"v={finished.read_summary(output)['dataset']}"
+    for directory in output.absolute().parents:
+        root = remote.origin(directory) or str(directory)
+        version = join(Layout(root).token_dataset, name)
+        if storage.exists(version):
+            return version
+    raise ModelError(
+        f"{output} was trained on the dataset {name}, which no token_dataset above it holds; "
+        "give --dataset"
+    )
 
 
 def _load(model: nn.Module, output: Path) -> None:
@@ -54,5 +73,7 @@ def _load(model: nn.Module, output: Path) -> None:
     try:
         model.load_state_dict(load_file(path), assign=True)
     except (SafetensorError, RuntimeError) as error:
-        raise ModelError(f"{path} does not fit its configuration: {error}") from error
+        raise ModelError(
+            f"{path} does not fit its configuration: {error}; copy it again whole, or train again"
+        ) from error
     model.eval()

@@ -14,13 +14,13 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.config import TransformerConfig
 from training.losses import linear_cross_entropy
-from training.models.attention import Pattern, attention, reordered
+from training.models.attention import Pattern, attention, reordered, split
 from training.models.attention_masks import layer_kinds
+from training.models.feed_forward import feed_forward
 
 
 class Logits(NamedTuple):
@@ -53,16 +53,16 @@ class AttentionBlock(nn.Module):
         self.out = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.project(reordered(self.norm(x), self.pattern))
-        y = attention(q, k, v, self.pattern)
+        y = attention(self._heads(reordered(self.norm(x), self.pattern)), self.pattern)
         return reordered(self.out(y.transpose(1, 2).flatten(2)), self.pattern)
 
     def project(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values [B, H, S, D / H] of normalised states [B, S, D]."""
+        return split(self._heads(normed))
+
+    def _heads(self, normed: Tensor) -> Tensor:
         b, s, d = normed.shape
-        heads = self.qkv(normed).view(b, s, 3, self.heads, d // self.heads)
-        q, k, v = heads.permute(2, 0, 3, 1, 4).unbind()
-        return q, k, v
+        return self.qkv(normed).view(b, s, 3, self.heads, d // self.heads)
 
 
 class MLPBlock(nn.Module):
@@ -75,7 +75,7 @@ class MLPBlock(nn.Module):
         self.down = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(self.norm(x))))
+        return feed_forward(self.norm(x), self.up, self.down)
 
 
 class Transformer(nn.Module):

@@ -1,0 +1,172 @@
+"""The transformer on the device at hand, for `python -m benchmarks.gpu_marks`.
+
+Equality and cost of each attention pattern, the training step of `cc3m_1b` in bf16 and in fp16
+with a scale for each block, losses of a short training, and 512 candidates of one caption beside
+the time to read the weights once a step.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.config import TransformerConfig
+from training.dalle.flops import model_flops, peak_flops
+from training.dalle.optimizer import ClippedAdamW, clip_by_norm, global_norm
+from training.dalle.precision import Precision, run_blocks_in
+from training.losses import stream_loss
+from training.models.attention import Pattern, attention, dense_attention, split
+from training.models.attention_masks import KINDS
+from training.models.transformer import Transformer
+from training.recipes import cc3m_1b
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of what is measured; `tokens` are the transformer's arguments."""
+
+    config: TransformerConfig
+    tokens: dict[str, int]
+    rows: int
+    candidates: int
+    updates: int
+    compiled: bool
+
+
+def size_of(tiny: bool) -> Size:
+    """The recipe `cc3m_1b`, or something that any device does in seconds."""
+    if tiny:
+        tokens = {"text_vocabulary": 32, "text_length": 4, "image_vocabulary": 16, "grid": 4}
+        return Size(TransformerConfig(3, 2, 16, 3), tokens, 2, 4, 4, compiled=False)
+    tokens = {"text_vocabulary": 16_384, "text_length": 256, "image_vocabulary": 8192, "grid": 32}
+    return Size(cc3m_1b().transformer, tokens, 16, 512, 30, compiled=True)
+
+
+def lines(device: torch.device, size: Size, rate: float) -> Iterator[str]:
+    """What was measured, a line each.
+
+    Args:
+        device: to measure.
+        size: of the model.
+        rate: FLOP/s of a bf16 product there.
+    """
+    for kind in KINDS:
+        yield _pattern(kind, device, size)
+    yield from _training(Precision.BF16, device, size, rate, compiled=False)
+    if size.compiled:
+        yield from _training(Precision.BF16, device, size, rate, compiled=True)
+    yield from _training(Precision.FP16_PER_BLOCK, device, size, rate, compiled=False)
+    yield _generation(device, size)
+
+
+def _pattern(kind: str, device: torch.device, size: Size) -> str:
+    """Error beside the dense mask, forward and backward, and cost of one layer's attention."""
+    pattern = Pattern(kind, size.tokens["text_length"] + 1, size.tokens["grid"], 11)
+    errors = []
+    for dtype in (torch.float32, torch.bfloat16):
+        heads = torch.randn(2, pattern.length, 3, 2, 64, device=device, dtype=dtype)
+        given, exact = heads.requires_grad_(), heads.detach().float().requires_grad_()
+        found, wanted = attention(given, pattern), dense_attention(*split(exact), pattern)
+        weight = torch.randn_like(wanted)
+        (one,) = torch.autograd.grad(found, given, weight.to(dtype))
+        (other,) = torch.autograd.grad(wanted, exact, weight)
+        errors.append(max(_error(found, wanted), _error(one, other)))
+    shape = size.rows, pattern.length, 3, size.config.heads, size.config.head_width
+    heads = torch.randn(shape, device=device, dtype=torch.bfloat16, requires_grad=True)
+    spent, taken = _cost(lambda: attention(heads, pattern).sum().backward(), device)
+    return (
+        f"attention, {kind:12} {1e3 * spent:9.2f} ms a step, {taken:6.2f} GiB; error beside dense "
+        f"{errors[0]:.1e} in fp32, {errors[1]:.1e} in bf16"
+    )
+
+
+def _error(found: Tensor, wanted: Tensor) -> float:
+    return float((found.detach().float() - wanted.detach()).abs().max() / wanted.abs().max())
+
+
+def _cost(work: Callable[[], object], device: torch.device, rounds: int = 5) -> tuple[float, float]:
+    """Seconds, and GiB that it takes at most (0 on a CPU)."""
+    cuda = device.type == "cuda"
+    for _ in range(2):
+        work()
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    for _ in range(rounds):
+        work()
+    if cuda:
+        torch.cuda.synchronize()
+    spent = (time.perf_counter() - start) / rounds
+    return spent, torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
+
+
+def _training(
+    precision: Precision, device: torch.device, size: Size, rate: float, *, compiled: bool
+) -> Iterator[str]:
+    """Updates on one batch: time, share of the peak, and whether the loss falls."""
+    torch.manual_seed(0)
+    model = Transformer(size.config, **size.tokens).to(device)
+    scales = run_blocks_in(precision, model.blocks, 1, device)
+    optimizer = ClippedAdamW(model, cc3m_1b().dalle_training.adamw)
+    text = torch.randint(size.tokens["text_vocabulary"], (size.rows, model.text_length))
+    codes = torch.randint(size.tokens["image_vocabulary"], (size.rows, model.grid**2))
+    inputs = text.to(device), codes.to(device)
+    forward = torch.compile(model, dynamic=False) if compiled else model
+    losses: list[Tensor] = []
+
+    def update() -> None:
+        optimizer.zero_grad()
+        nats = forward(*inputs)
+        loss = stream_loss(nats.text, nats.image, 1 / 8)
+        loss.backward()
+        if scales is not None:
+            blocks = [[p.grad for p in b.parameters() if p.grad is not None] for b in model.blocks]
+            scales.divide_(blocks)
+            scales.update(scales.filtered.tolist())
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        norm = float(global_norm(gradients))
+        optimizer.update(1e-4, clip_by_norm(gradients, norm, 4.0))
+        losses.append(loss.detach())
+
+    spent, taken = _cost(update, device, size.updates)
+    done = model_flops(model, size.rows) / spent
+    peak = peak_flops(device)
+    mfu = f"{done / peak:.1%} MFU, " if peak else ""
+    name = f"{precision}{', compiled' if compiled else ''}"
+    speed = size.rows * model.length / spent
+    yield (
+        f"update, {name:24} {1e3 * spent:9.2f} ms, {speed:.0f} tokens/s, "
+        f"{mfu}{done / rate:.1%} of a bf16 product, {taken:.1f} GiB; "
+        f"loss {float(losses[0]):.3f} to {float(losses[-1]):.3f}"
+    )
+
+
+def _generation(device: torch.device, size: Size) -> str:
+    """Candidates of one caption beside one reading of the weights for each code."""
+    try:
+        from training.drawing.sampling import sample_codes
+    except ModuleNotFoundError as missing:
+        return f"candidates: not measured: {missing}"
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model = Transformer(size.config, **size.tokens).to(device, dtype).eval()
+    text = torch.zeros(1, model.text_length, dtype=torch.long, device=device)
+    draw = functools.partial(sample_codes, model, text, size.candidates)
+    list(draw())  # compiles
+    start = time.perf_counter()
+    list(draw())
+    spent = time.perf_counter() - start
+    read = sum(p.nbytes for p in (*model.blocks.parameters(), *model.image_head.parameters()))
+    bound = model.grid**2 * read / _bandwidth(device)
+    return (
+        f"{size.candidates} candidates {spent:9.2f} s, {bound / spent:.1%} of the weight-read limit"
+    )
+
+
+def _bandwidth(device: torch.device) -> float:
+    """Bytes a second that a sum of a large tensor reads."""
+    numbers = torch.ones(2**30 if device.type == "cuda" else 2**22, device=device)
+    return numbers.nbytes / _cost(numbers.sum, device)[0]
