@@ -1,139 +1,219 @@
 """Measure finished models on what they were not trained on: `python -m training.evaluate ...`."""
 
-import math
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow as pa
 import torch
 import typer
 
-from training import cli, model_report
-from training.drawing.pictures import bars, contact_sheet, to_images
-from training.drawing.sampling import draw
-from training.dvae.codebook import perplexity
+from pipelines import ledger
+from pipelines.storage import list_files
+from training import cli, model_report, remote
+from training.config import Recipe
+from training.contrastive.checkpoint import load_embedder, model_id
+from training.drawing.pictures import contact_sheet, to_images
+from training.drawing.sampling import draw, pictures_of
+from training.errors import InputError
 from training.finished import sha256
-from training.likelihood import Nats, nats, right_and_shuffled
-from training.metrics.features import load_network
-from training.metrics.protocol import blur_figures
+from training.metrics import likelihoods, protocol, reconstruction, retrieval
+from training.metrics.coco import CAPTIONS
+from training.metrics.coco import coco as coco_set
+from training.metrics.cub import cub as cub_set
+from training.metrics.drawings import Drawings, Painter
+from training.metrics.features import Network, load_network
+from training.metrics.overlap import copied_references, overlapping
+from training.metrics.reference_set import ReferenceSet
+from training.metrics.unseen import unseen_codes, unseen_pictures
+from training.model_report import Section, Value
 from training.models.dvae import DVAE
 from training.models.loading import load_dvae, load_transformer, recipe_of
-from training.models.transformer import Transformer
 from training.recipes import recipe as recipe_named
 from training.reporting import Reporter
 from training.splits import Split
 from training.token_data import TokenData
 
-_ROWS = 512
-_SHOWN = 24
+_LEAST, _MOST_CANDIDATES = 2, 512
+_SHOWN, _DRAWN = 24, 3
+_CURVES = "curves.png"
 _LABEL_WIDTH = 200
-_LEAST_PICTURES = 2
-_CHUNK = 64
 
 
 def evaluate(
-    dalle: Annotated[Path, typer.Option(help="directory of the transformer")],
-    dvae: Annotated[Path, typer.Option(help="directory of the dVAE")],
+    dalle: Annotated[Path, typer.Option(parser=remote.local, help="directory of the transformer")],
+    dvae: Annotated[Path, typer.Option(parser=remote.local, help="directory of the dVAE")],
     dataset: Annotated[str, typer.Option(help="a version token_dataset/v=...")],
-    output: Annotated[Path, typer.Option(help="directory of the report, its figures and plots")],
+    output: Annotated[
+        Path,
+        typer.Option(parser=remote.local, help="directory of the report, its figures and plots"),
+    ],
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="directory deduped_pairs/batch=... of the dataset, repeatable: gives the unseen "
+            "pictures, and the references that the data copies"
+        ),
+    ] = None,
     pictures: Annotated[
-        int, typer.Option(help="drawn for FID, KID and IS, one a caption; 0: none")
+        int, typer.Option(min=_LEAST, help="captions of the dataset's own unseen rows, at most")
     ] = 96,
+    coco: Annotated[
+        Path | None, typer.Option(help="MS-COCO: annotations/captions_val2014.json and val2014/")
+    ] = None,
+    coco_captions: Annotated[
+        int, typer.Option(min=_LEAST, help="of its validation split, each with a picture")
+    ] = CAPTIONS,
+    cub: Annotated[
+        Path | None, typer.Option(help="CUB-200-2011: images.txt, images/ ..., and text_c10/")
+    ] = None,
+    cub_captions: Annotated[
+        int | None, typer.Option(min=_LEAST, help="of its test split; all if not said")
+    ] = None,
+    rerank: Annotated[
+        Path | None,
+        typer.Option(
+            parser=remote.local,
+            help="contrastive model, or open_clip checkpoint, that chooses among candidates",
+        ),
+    ] = None,
+    candidates: Annotated[
+        int,
+        typer.Option(
+            min=1, max=_MOST_CANDIDATES, help="drawn for each caption, with --rerank; paper: 512"
+        ),
+    ] = 1,
     inception: Annotated[
         Path | None,
         typer.Option(help="standard Inception weights; without them EfficientNet-lite0 compares"),
     ] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="draw in bf16, likelihood in fp32")] = False,
+    seed: Annotated[int, typer.Option(help="of the captions' choice and of the drawing")] = 0,
 ) -> None:
-    """Likelihood with right and with shuffled captions, codebook use, pictures and their FID.
+    """Likelihood, and drawn pictures against real ones by FID, KID and IS.
 
-    Writes report.html, which holds everything, and the figures as JSON and Parquet.
+    The captions are the dataset's own unseen ones, MS-COCO's with --coco and CUB's with --cub.
+    Writes report.html, which holds everything, and the figures as JSON and Parquet. Drawn codes
+    stay in OUTPUT/.drawn, so that a killed evaluation goes on.
     """
+    if candidates > 1 and rerank is None:
+        raise InputError(
+            f"nothing chooses among {candidates} candidates; give --rerank, or leave --candidates"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, decoder = load_transformer(dalle).to(device), load_dvae(dvae).to(device)
-    data = TokenData(dataset, recipe_named(recipe_of(dalle)))
+    recipe = recipe_named(recipe_of(dalle))
+    data = TokenData(dataset, recipe)
     data.require_dvae(sha256(dvae))
+    data.require_text(model.text_vocabulary, model.text_length)
+    batches = list(pairs or ())
+    sets = [_unseen(data, decoder, recipe, batches, pictures)]
+    size = decoder.config.image_size
+    if coco is not None:
+        sets.append(coco_set(coco, coco_captions, size, seed))
+    if cub is not None:
+        sets.append(cub_set(cub, cub_captions, size, seed))
+    copied = copied_references(batches) if batches else None
+    network = load_network(inception, device)
+    embedder = load_embedder(rerank, device) if rerank else None
+
     output.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, float | int | str] = {"dataset": data.manifest.version}
-    heights = {"uniform": math.log(model.image_vocabulary)}
-    with Reporter(None, len(Split)) as reporter:
-        for step, split in enumerate(Split, start=1):
-            table = data.stream(split).all_rows(_ROWS)
-            if table.num_rows == 0:
-                continue
-            right = nats(model, data.plain_batch(table))
-            heights[split.value] = right.image
-            figures |= _figures(split.value, right)
-            if len(set(table["caption"].to_pylist())) > 1:
-                _, shuffled = right_and_shuffled(model, data, table)
-                heights[f"{split.value}, shuffled captions"] = shuffled.image
-                figures[f"{split}_nats_image_shuffled"] = shuffled.image
-                figures[f"{split}_caption_gain"] = shuffled.image - right.image
-            reporter.log(step, {})
-    train = data.plain_batch(data.stream(Split.TRAIN).all_rows(_ROWS))
-    spread, used = perplexity(train.codes, model.image_vocabulary)
-    figures |= {"codebook_perplexity": spread, "codebook_used": used}
-    bars(heights, "nats per image token", output / "likelihood.png")
-
-    held_out = data.stream(Split.HELD_OUT).all_rows(_SHOWN)
-    if held_out.num_rows:
-        captions = held_out["caption"].to_pylist()
-        codes = data.plain_batch(held_out).codes.to(device).unflatten(1, (model.grid, model.grid))
-        truth = to_images(decoder.reconstruct(codes))
-        drawn = draw(model, decoder, data.encoder, captions, 3)
-        rows = [
-            (caption, [true, *to_images(some)])
-            for caption, true, some in zip(captions, truth, drawn, strict=True)
-        ]
-        contact_sheet(rows, output / "held_out.png", columns=3, label_width=_LABEL_WIDTH)
-    if pictures:
-        figures |= _fidelity(model, decoder, data, pictures, inception, output / "blur.png")
-    shown = [
-        *(dalle / "curves.png", dvae / "curves.png", dvae / "reconstructions.png"),
-        *(output / name for name in ("likelihood.png", "blur.png", "held_out.png")),
-    ]
-    model_report.write(output, {"dvae": dvae, "dalle": dalle}, data.manifest, figures, shown)
-
-
-def _fidelity(
-    model: Transformer,
-    decoder: DVAE,
-    data: TokenData,
-    count: int,
-    inception: Path | None,
-    plot: Path,
-) -> dict[str, float | int | str]:
-    """Drawn pictures against reconstructions of what the captions belong to.
-
-    Nothing that was trained on is compared. The published dataset has codes, no pictures; so what
-    the dVAE loses is on both sides, and the figure is of the transformer alone.
-    """
-    tables = [data.stream(split).all_rows(count) for split in (Split.VALIDATION, Split.HELD_OUT)]
-    rows = _distinct_captions(pa.concat_tables(tables)).slice(0, count)
-    if rows.num_rows < _LEAST_PICTURES:
-        return {}
-    network = load_network(inception, model.image_head.weight.device.type)
-    drawn = draw(model, decoder, data.encoder, rows["caption"].to_pylist(), 1).squeeze(1)
-    codes = data.plain_batch(rows).codes.unflatten(1, (model.grid, model.grid))
-    reference = torch.cat(
-        [decoder.reconstruct(part.to(drawn.device)).cpu() for part in codes.split(_CHUNK)]
-    )
-    return blur_figures(network, drawn.cpu(), reference, plot, progress=typer.echo)
-
-
-def _distinct_captions(rows: pa.Table) -> pa.Table:
-    """The first row of each caption: equal captions would draw equal pictures."""
-    first: dict[str, int] = {}
-    for index, caption in enumerate(rows["caption"].to_pylist()):
-        first.setdefault(caption, index)
-    return rows.take(list(first.values()))
-
-
-def _figures(split: str, found: Nats) -> dict[str, float | int]:
-    return {
-        f"{split}_rows": found.rows,
-        f"{split}_nats_text": found.text,
-        f"{split}_nats_image": found.image,
+    sections = [likelihoods.measure(model, data, output)]
+    identity = {
+        "dalle": sha256(dalle),
+        "dvae": data.manifest.dvae_sha256,
+        "tokenizer": data.manifest.tokenizer_sha256,
+        "precision": "bf16" if bf16 else "fp32",
     }
+    painter = Painter(
+        model.bfloat16() if bf16 else model, decoder, data.encoder, identity,
+        embedder, model_id(rerank) if rerank else "",
+    )  # fmt: skip
+    sections += _held_out(painter, data, output)
+    sections += _measured(painter, sets, candidates, network, copied, output, seed)
+    sections += _training(dalle, dvae, data)
+    model_report.write(output, {"dvae": dvae, "dalle": dalle}, data.manifest, sections)
+    remote.push_files(output)
+    typer.echo(f"the report is {output / model_report.REPORT}")
+
+
+def _training(dalle: Path, dvae: Path, data: TokenData) -> list[Section]:
+    """What the trainings left: curves, and reconstructions."""
+    shown = [dvae / _CURVES, dvae / "reconstructions.png"]
+    figures: dict[str, Value] = {"dataset": data.manifest.version}
+    return [
+        Section("Training of the transformer", [], figures, [remote.pull_file(dalle / _CURVES)]),
+        Section("Training of the dVAE", [], {}, [remote.pull_file(path) for path in shown]),
+    ]
+
+
+def _unseen(
+    data: TokenData, decoder: DVAE, recipe: Recipe, batches: Sequence[str], count: int
+) -> ReferenceSet:
+    """The dataset's own unseen rows: pictures where they are at hand, else reconstructions."""
+    if not batches:
+        return unseen_codes(data, decoder, count)
+    for directory in batches:
+        ledger.require_success(directory)
+    files = [file for directory in batches for file in list_files(directory, ".parquet")]
+    return unseen_pictures(files, recipe, count)
+
+
+def _held_out(painter: Painter, data: TokenData, output: Path) -> list[Section]:
+    """A sheet of captions whose pattern was held out; nothing where none is."""
+    rows = data.stream(Split.HELD_OUT).all_rows(_SHOWN)
+    if not rows.num_rows:
+        return []
+    typer.echo("drawing held-out captions")
+    model, dvae, encoder = painter.transformer, painter.dvae, painter.encoder
+    captions = rows["caption"].to_pylist()
+    codes = data.plain_batch(rows).codes.to(dvae.encoder.input.weight.device)
+    drawn = draw(model, dvae, encoder, captions, _DRAWN)
+    lines = [
+        (caption, [true, *to_images(some)])
+        for caption, true, some in zip(
+            captions, to_images(pictures_of(dvae, codes)), drawn, strict=True
+        )
+    ]
+    path = output / "held_out.png"
+    contact_sheet(lines, path, columns=3, label_width=_LABEL_WIDTH)
+    note = "Captions of held-out patterns: the reconstruction of their picture, then three drawn."
+    return [Section("Held-out captions", [note], {}, [path])]
+
+
+def _log(reporter: Reporter, before: int, done: int) -> None:
+    reporter.log(before + done, {})
+
+
+def _measured(
+    painter: Painter,
+    sets: Sequence[ReferenceSet],
+    candidates: int,
+    network: Network,
+    copied: frozenset[str] | None,
+    output: Path,
+    seed: int,
+) -> list[Section]:
+    """Sections of each set that has pictures enough to compare."""
+    enough = [one for one in sets if len(one.captions) >= _LEAST]
+    sections: list[Section] = []
+    before = 0
+    with Reporter(None, sum(len(one.captions) * candidates for one in enough)) as reporter:
+        for one in enough:
+            place = output / ".drawn" / (one.key or "unseen")
+            drawings = Drawings(painter, one.captions, candidates, place, seed)
+            typer.echo(f"{one.title}: drawing {len(drawings):,} pictures")
+            drawings.draw(partial(_log, reporter, before))
+            before += len(drawings)
+            # Of the dataset's own rows none is a reference of the index.
+            left_out = overlapping(one.names, copied) if one.key and copied is not None else None
+            sections.append(protocol.measure(one, drawings, network, left_out, output))
+            if one.real:
+                sections.append(reconstruction.measure(one, painter.dvae, output))
+            if one.real and painter.embedder is not None:
+                name = painter.embedder_id
+                sections.append(retrieval.measure(one, painter.embedder, name, output))
+    return sections
 
 
 if __name__ == "__main__":

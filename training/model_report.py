@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,10 @@ REPORT, FIGURES, TABLE = "report.html", "evaluation.json", "evaluation.parquet"
 
 # By the ending of a figure's name; the first that fits counts.
 _UNITS = {
+    "pictures": "pictures",
+    "pictures_compared": "pictures a side",
+    "distinct_references": "pictures",
+    "pairs": "pairs",
     "nats_text": "nats per text token",
     "nats_image": "nats per image token",
     "nats_image_shuffled": "nats per image token, captions shuffled",
@@ -25,7 +29,10 @@ _UNITS = {
     "rows": "rows",
     "codebook_perplexity": "codes",
     "codebook_used": "codes",
+    "_at_1": "share",
+    "_at_5": "share",
 }
+Value = float | int | str
 
 _SCHEMA = pa.schema(
     [
@@ -38,11 +45,38 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        title: its heading.
+        notes: what to know, a paragraph each.
+        figures: by names that no other section has.
+        pictures: PNG files to show, in order; one that is not there is left out.
+    """
+
+    title: str
+    notes: Sequence[str]
+    figures: Mapping[str, Value]
+    pictures: Sequence[Path]
+
+    @property
+    def rows(self) -> list["Figure"]:
+        """Figures by name."""
+        return [Figure(name, value) for name, value in sorted(self.figures.items())]
+
+    @property
+    def shown(self) -> list[tuple[str, str]]:
+        """Names and contents of the pictures that are there."""
+        return [(_words(path), _inline(path)) for path in self.pictures if path.exists()]
+
+
+@dataclass(frozen=True)
 class Figure:
     """A named figure; a word, a hash for instance, is one without a unit."""
 
     name: str
-    value: float | int | str
+    value: Value
 
     @property
     def unit(self) -> str:
@@ -61,8 +95,7 @@ def write(
     output: Path,
     models: Mapping[str, Path],
     manifest: Manifest,
-    figures: Mapping[str, float | int | str],
-    pictures: Iterable[Path],
+    sections: Sequence[Section],
 ) -> None:
     """Write `report.html`, and the figures as JSON and Parquet, into `output`.
 
@@ -70,13 +103,10 @@ def write(
         output: directory, also of the plots.
         models: directories of the finished models by name; the last one is the report's subject.
         manifest: of the dataset.
-        figures: by name.
-        pictures: PNG files to show, in order; one that is not there is left out.
+        sections: in the order of the page.
     """
     output.mkdir(parents=True, exist_ok=True)
-    rows = [Figure(name, value) for name, value in sorted(figures.items())]
-    storage.write_json(str(output / FIGURES), dict(figures))
-    _write_table(output / TABLE, rows)
+    rows = sorted((row for section in sections for row in section.rows), key=lambda row: row.name)
     subject = list(models)[-1]
     environment = Environment(
         loader=PackageLoader("training", "."), autoescape=True, undefined=StrictUndefined
@@ -85,12 +115,14 @@ def write(
         title=f"{subject}, trained on {manifest.title}",
         summary=f"{manifest.rows:,} rows from {len(manifest.batches):,} crawl batches; "
         f"images of {manifest.image_size} px as {manifest.grid} x {manifest.grid} codes.",
-        figures=rows,
-        pictures=[(_words(path), _inline(path)) for path in pictures if path.exists()],
+        sections=sections,
         funnel=manifest.funnel(),
         versions=_versions(models, manifest),
     )
     storage.write_bytes(str(output / REPORT), text.encode())
+    _write_table(output / TABLE, rows)
+    # Last: whoever waits for the figures finds the rest.
+    storage.write_json(str(output / FIGURES), {row.name: row.value for row in rows})
 
 
 def _versions(models: Mapping[str, Path], manifest: Manifest) -> list[tuple[str, str]]:
@@ -124,7 +156,7 @@ def _write_table(path: Path, rows: Sequence[Figure]) -> None:
 
 
 def _words(path: Path) -> str:
-    return f"{path.parent.name}: {path.stem.replace('_', ' ')}"
+    return path.stem.replace("_", " ")
 
 
 def _inline(path: Path) -> str:

@@ -40,7 +40,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 def train(layout: Layout, output: Path, updates: int = 0) -> None:
-    pairs = [Path(layout.dataset("deduped_pairs", "a"))]
+    pairs = [layout.dataset("deduped_pairs", "a")]
     train_contrastive.train(tiny_training.NAME, pairs, layout.tokenizer, output, updates)
 
 
@@ -179,6 +179,6 @@ def test_too_few_pairs_are_refused(tiny_recipe: str, layout: Layout, tmp_path: P
     few = Layout(str(tmp_path / "data"))
     pairs = tiny_training.write_pairs(few, rows=8)
     with pytest.raises(InputError, match="at least 16 are needed; crawl more pairs"):
-        train_contrastive.train(tiny_recipe, [pairs], layout.tokenizer, tmp_path / "out")
+        train_contrastive.train(tiny_recipe, [str(pairs)], layout.tokenizer, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="is not finished"):
-        train_contrastive.train(tiny_recipe, [pairs], str(tmp_path / "none"), tmp_path / "out")
+        train_contrastive.train(tiny_recipe, [str(pairs)], str(tmp_path / "none"), tmp_path / "out")

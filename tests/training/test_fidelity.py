@@ -85,10 +85,10 @@ def test_two_networks_are_not_compared() -> None:
 
 def test_blur_is_pillows_and_radius_zero_changes_nothing() -> None:
     batch = torch.randint(0, 256, (2, 3, 20, 20), dtype=torch.uint8)
-    assert torch.equal(next(blurred([batch], 0)), batch)
+    assert torch.equal(blurred(batch, 0), batch)
     picture = Image.fromarray(batch[1].permute(1, 2, 0).numpy())
     expected = np.asarray(picture.filter(ImageFilter.GaussianBlur(2)))
-    assert np.array_equal(next(blurred([batch], 2))[1].permute(1, 2, 0).numpy(), expected)
+    assert np.array_equal(blurred(batch, 2)[1].permute(1, 2, 0).numpy(), expected)
 
 
 def test_blur_brings_noisy_copies_nearer() -> None:
@@ -98,8 +98,9 @@ def test_blur_brings_noisy_copies_nearer() -> None:
     ).clamp(0, 1)
     noisy = (smooth + 0.3 * torch.randn(smooth.shape, generator=draw)).clamp(0, 1)
     sides = [[(x * 255).to(torch.uint8)] for x in (noisy, smooth)]
-    curve = blur_curve(load_network(), lambda: sides[0], lambda: sides[1], radii=(0, 4))
-    fids = {radius: compare(*both) for radius, both in curve.items()}
+    network = load_network()
+    drawn, real = (blur_curve(network, side, radii=(0, 4)) for side in sides)
+    fids = {radius: compare(drawn[radius], real[radius]) for radius in (0, 4)}
     assert fids[4].fid < 0.5 * fids[0].fid
     assert fids[0].network == "efficientnet-lite0"
 

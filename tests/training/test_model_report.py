@@ -11,6 +11,7 @@ from tiny_training import Finished
 
 from training import evaluate
 from training import finished as finished_models
+from training.contrastive.report import distinct
 from training.recipes import recipe
 from training.token_data import TokenData
 
@@ -52,6 +53,9 @@ def test_the_report_stands_alone_and_tells_everything(
     page = _Page(text)
     assert page.sources
     for source in page.sources:
+        if source.startswith("#"):
+            assert f'id="{source[1:]}"' in text
+            continue
         kind, _, data = source.partition(",")
         assert kind == "data:image/png;base64"
         assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
@@ -85,6 +89,7 @@ def test_json_parquet_and_page_have_the_same_figures(evaluated: Path) -> None:
 def test_drawn_pictures_are_compared_at_every_radius(evaluated: Path) -> None:
     figures = json.loads((evaluated / "evaluation.json").read_text())
     assert figures["fidelity_network"] == "efficientnet-lite0"
+    assert figures["fidelity_references"] == "reconstructions"
     unseen = figures["validation_rows"] + figures["held_out_rows"]
     assert figures["fidelity_pictures"] == min(16, unseen)
     fids = {int(m[1]): v for k, v in figures.items() if (m := re.fullmatch(r"fid_blur_(\d)", k))}
@@ -95,4 +100,4 @@ def test_drawn_pictures_are_compared_at_every_radius(evaluated: Path) -> None:
 
 def test_equal_captions_are_drawn_once() -> None:
     rows = pa.table({"caption": ["a", "b", "a", "c", "b"], "n": [0, 1, 2, 3, 4]})
-    assert evaluate._distinct_captions(rows)["n"].to_pylist() == [0, 1, 3]
+    assert distinct(rows)["n"].to_pylist() == [0, 1, 3]

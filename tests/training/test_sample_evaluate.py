@@ -23,9 +23,9 @@ from training.token_data import DatasetMismatchError, TokenData
 def test_sample_writes_a_sheet_and_its_captions(
     finished: Finished, tiny_recipe: str, tmp_path: Path
 ) -> None:
-    models = (finished.dalle, finished.dvae, finished.dataset)
+    models = (finished.dvae, finished.dataset)
     for name in ("one", "two"):
-        sample.sample(*models, tmp_path / name, limit=8, candidates=2)
+        sample.sample(finished.dalle, tmp_path / name, *models, limit=8, candidates=2)
     facts = json.loads((tmp_path / "one/samples.json").read_text())
     assert len(facts["captions"]) == 8
     assert {line["split"] for line in facts["captions"]} == {"train", "held_out", "validation"}
@@ -78,11 +78,11 @@ def test_a_model_of_the_other_stage_is_refused(
     finished: Finished, tiny_recipe: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match="does not hold a transformer"):
-        sample.sample(finished.dvae, finished.dvae, finished.dataset, tmp_path)
+        sample.sample(finished.dvae, tmp_path)
     with pytest.raises(ModelError, match="does not hold a dVAE"):
-        sample.sample(finished.dalle, finished.dalle, finished.dataset, tmp_path)
+        sample.sample(finished.dalle, tmp_path, finished.dalle)
     with pytest.raises(ModelError, match="holds no finished model; train it first"):
-        sample.sample(tmp_path, finished.dvae, finished.dataset, tmp_path)
+        sample.sample(tmp_path, tmp_path)
 
 
 def test_a_torn_model_file_is_named(finished: Finished, tmp_path: Path) -> None:
@@ -91,6 +91,40 @@ def test_a_torn_model_file_is_named(finished: Finished, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match=re.escape(f"{weights} does not fit")):
         load_dvae(tmp_path / "dvae")
+
+
+@pytest.mark.parametrize("name", ["config.json", "summary.json"])
+def test_a_torn_description_is_named(finished: Finished, tmp_path: Path, name: str) -> None:
+    output = Path(shutil.copytree(finished.dalle, tmp_path / "dalle"))
+    torn = output / "final" / name
+    torn.write_bytes(torn.read_bytes()[:-20])
+    with pytest.raises(ModelError, match=f"{re.escape(str(torn))} is damaged: .*; copy it again"):
+        sample.sample(output, tmp_path, finished.dvae, caption=["a cat"])
+
+
+def test_the_checkpoint_alone_says_where_the_rest_is(
+    finished: Finished, tiny_recipe: str, tmp_path: Path
+) -> None:
+    models = tmp_path / "root/models"
+    shutil.copytree(finished.dalle, models / "dalle")
+    with pytest.raises(ModelError, match=f"{models}/dvae holds no finished model"):
+        sample.sample(models / "dalle", tmp_path / "out", caption=["a cat"])
+    shutil.copytree(finished.dvae, models / "dvae")
+    with pytest.raises(ModelError, match=r"was trained on the dataset .*; give --dataset"):
+        sample.sample(models / "dalle", tmp_path / "out", caption=["a cat"])
+    shutil.copytree(Path(finished.dataset).parent, tmp_path / "root/token_dataset")
+    sample.sample(models / "dalle", tmp_path / "out", caption=["a cat"], partial=True)
+    written = {path.name for path in (tmp_path / "out/caption-00").iterdir()}
+    assert written == {"best-00.png", "partial.png", "samples.json", "sheet.png"}
+
+
+def test_a_picture_is_white_where_it_is_not_drawn(finished: Finished, tmp_path: Path) -> None:
+    dvae, path = load_dvae(finished.dvae), tmp_path / "partial.png"
+    sample_captions.write_partial(path, "a cat", dvae, torch.zeros(1, 8, dtype=torch.long))
+    with Image.open(path) as sheet:
+        picture = sheet.crop((206, 6, 238, 38)).convert("L")  # 16 pixels a side, enlarged twice
+    assert picture.crop((0, 16, 32, 32)).getextrema() == (255, 255)
+    assert picture.crop((0, 0, 32, 16)).getextrema()[1] < 255
 
 
 def test_a_dataset_of_another_grid_is_refused(finished: Finished) -> None:
@@ -117,9 +151,9 @@ def test_the_best_of_many_for_ones_own_captions(
 ) -> None:
     prompt = tmp_path / "prompt.png"
     Image.new("LA", (50, 31), 128).save(prompt)
-    models = (finished.dalle, finished.dvae, finished.dataset)
+    models = (finished.dalle, tmp_path, finished.dvae, finished.dataset)
     sample.sample(
-        *models, tmp_path, caption=["red " * 2500, "猫"], candidates=5, best=2,
+        *models, caption=["red " * 2500, "猫"], candidates=5, best=2,
         prompt=prompt, prompt_row=2,
     )  # fmt: skip
     assert "the model reads the first 40" in capsys.readouterr().err
@@ -130,7 +164,7 @@ def test_the_best_of_many_for_ones_own_captions(
         with Image.open(tmp_path / name / "best-01.png") as picture:
             assert picture.size == (16, 16)
     with pytest.raises(InputError, match="the best 3 of 2 candidates cannot be chosen"):
-        sample.sample(*models, tmp_path, caption=["a cat"], candidates=2, best=3)
+        sample.sample(*models, caption=["a cat"], candidates=2, best=3)
     prompt.write_bytes(b"no picture")
     with pytest.raises(InputError, match="cannot be read as a picture"):
-        sample.sample(*models, tmp_path, caption=["a cat"], prompt=prompt, prompt_row=2)
+        sample.sample(*models, caption=["a cat"], prompt=prompt, prompt_row=2)

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training import finished
+from training import finished, remote
 from training.contrastive.embedding import Embedder
 from training.contrastive.images import MEAN, STD
 from training.contrastive.open_clip_config import read_config
@@ -50,6 +50,7 @@ def find_files(path: Path) -> Files:
         ModelError: if `path` is none of what this module reads.
     """
     final = path / finished.FINAL
+    remote.pull(final)
     if path.is_dir() and (final.exists() or (path / "checkpoints").exists()):
         final = finished.require(path)
         if not (final / TOKENIZER).exists():

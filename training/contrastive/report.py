@@ -19,7 +19,7 @@ _MEASURED = 1000
 _SHOWN = 24
 _PICTURES = 5
 _LABEL_WIDTH = 200
-_DEPTHS = (1, 5)
+DEPTHS = (1, 5)
 
 
 class Retrieval(NamedTuple):
@@ -41,9 +41,9 @@ def recall(images: Tensor, captions: Tensor) -> Retrieval:
 
     def shares(rows: Tensor) -> tuple[float, ...]:
         rank = (rows >= rows.diagonal()[:, None]).sum(dim=1)
-        return tuple(float((rank <= depth).float().mean()) for depth in _DEPTHS)
+        return tuple(float((rank <= depth).float().mean()) for depth in DEPTHS)
 
-    chance = tuple(min(depth / count, 1.0) for depth in _DEPTHS)
+    chance = tuple(min(depth / count, 1.0) for depth in DEPTHS)
     return Retrieval(count, shares(similarity), shares(similarity.T), chance)
 
 
@@ -94,7 +94,7 @@ def distinct(table: pa.Table) -> pa.Table:
 def _figures(split: str, found: Retrieval) -> dict[str, float | int | str]:
     figures: dict[str, float | int | str] = {f"{split}_pairs": found.pairs}
     for name in ("image_to_text", "text_to_image", "chance"):
-        for depth, share in zip(_DEPTHS, getattr(found, name), strict=True):
+        for depth, share in zip(DEPTHS, getattr(found, name), strict=True):
             figures[f"{split}_{name}_at_{depth}"] = share
     return figures
 

@@ -1,6 +1,6 @@
 """Networks whose features FID, KID and IS compare; every figure names its network."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,24 +96,30 @@ def _efficientnet(device: str) -> Network:
 
 
 @torch.inference_mode()
-def extract(
-    network: Network, batches: Iterable[Tensor], done: Callable[[int], None] = lambda _: None
-) -> Features:
-    """Features of pictures that come in batches of uint8 [N, 3, H, W]; `done` is told how many."""
-    features: list[Tensor] = []
-    logits: list[Tensor] = []
-    count = 0
-    for part in _parts(batches):
-        found, classes = network.run(part)
-        features.append(found.float().cpu())
-        logits.append(classes.float().cpu())
-        count += len(part)
-        done(count)
-    if not features:
-        raise InputError("there is no picture to compare")
-    return Features(network.name, torch.cat(features).numpy(), torch.cat(logits).numpy())
+def extract(network: Network, batches: Iterable[Tensor]) -> Features:
+    """Features of pictures that come in batches of uint8 [N, 3, H, W].
 
-
-def _parts(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    Raises:
+        InputError: if there is no picture.
+    """
+    parts = []
     for batch in batches:
-        yield from batch.split(_BATCH)
+        for part in batch.split(_BATCH):
+            features, logits = (x.float().cpu().numpy() for x in network.run(part))
+            parts.append(Features(network.name, features, logits))
+    return joined(parts)
+
+
+def joined(parts: Sequence[Features]) -> Features:
+    """Features of one network, one behind the other.
+
+    Raises:
+        InputError: if there is no part.
+    """
+    if not parts:
+        raise InputError("there is no picture to compare")
+    return Features(
+        parts[0].network,
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.logits for part in parts]),
+    )

@@ -7,16 +7,18 @@ what the dVAE cannot keep does not count.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
 from training.errors import InputError
-from training.metrics.features import Features, Network, extract
+from training.metrics.features import Features, Network, extract, joined
 
 RADII = (0, 1, 2, 4, 8)
 
@@ -124,39 +126,35 @@ def _inception_score(side: Features) -> tuple[float, float]:
     return float(mean), float(deviation.nan_to_num())
 
 
-def blurred(batches: Iterable[Tensor], radius: float) -> Iterator[Tensor]:
+def blurred(batch: Tensor, radius: float) -> Tensor:
     """Pictures uint8 [N, 3, H, W] after a Gaussian blur of `radius` pixels (its deviation)."""
-    for batch in batches:
-        if radius == 0:
-            yield batch
-            continue
-        arrays = [
-            np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
-            for picture in batch.permute(0, 2, 3, 1).cpu().numpy()
-        ]
-        yield torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+    if radius == 0:
+        return batch
+
+    def blur(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
+
+    # Pillow lets other threads run while it blurs.
+    with ThreadPoolExecutor() as pool:
+        arrays = list(pool.map(blur, batch.permute(0, 2, 3, 1).cpu().numpy()))
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
 
 
 def blur_curve(
-    network: Network,
-    drawn: Callable[[], Iterable[Tensor]],
-    reference: Callable[[], Iterable[Tensor]],
-    radii: Sequence[float] = RADII,
-    progress: Callable[[str], None] = lambda _: None,
-) -> dict[float, tuple[Features, Features]]:
-    """Features of both sides at every radius; `compare` makes figures of them, whole or in part.
+    network: Network, pictures: Iterable[Tensor], radii: Sequence[float] = RADII
+) -> dict[float, Features]:
+    """Features of one side at every radius; `compare` makes figures of two sides.
 
     Args:
         network: gives the features.
-        drawn: opens the drawn pictures, as batches uint8 [N, 3, H, W]; once a radius.
-        reference: opens the reference pictures.
+        pictures: batches uint8 [N, 3, H, W], read once.
         radii: of the blur, in pixels.
-        progress: told what begins.
+
+    Raises:
+        InputError: if there is no picture.
     """
-    found = {}
-    for radius in radii:
-        progress(f"features at blur radius {radius:g}")
-        sides = (extract(network, blurred(side(), radius)) for side in (drawn, reference))
-        first, second = sides
-        found[radius] = (first, second)
-    return found
+    found: dict[float, list[Features]] = {radius: [] for radius in radii}
+    for batch in pictures:
+        for radius, parts in found.items():
+            parts.append(extract(network, [blurred(batch, radius)]))
+    return {radius: joined(parts) for radius, parts in found.items()}
