@@ -1,4 +1,4 @@
-"""Jobs and schedules. One job never mixes batches with training, which has none.
+"""Jobs. One job never mixes batches with training, which has none.
 
 A job over both would train again for every batch.
 """
@@ -9,10 +9,11 @@ from assets.crawl import fetched_pairs, image_text_candidates
 from assets.curate import curated_pairs
 from assets.dedupe import coco_hash_index, deduped_pairs
 from assets.encode import bpe_tokenizer, token_grids
+from assets.lib.gpu_pod import gpu_pod
 from assets.lib.partitions import crawl_batches
 from assets.publish import token_dataset
 from assets.train import contrastive, dalle, dvae
-from assets.validate import evaluation, samples
+from assets.validate import evaluation, model_comparison, promoted_model, samples
 
 _COLLECTED = (image_text_candidates, fetched_pairs, curated_pairs, deduped_pairs)
 
@@ -30,19 +31,21 @@ collect_pairs = dg.define_asset_job(
 train_dvae = dg.define_asset_job(
     "train_dvae",
     dg.AssetSelection.assets(bpe_tokenizer, dvae),
-    tags={"dalle/model": "dvae"},
+    tags={"dalle/model": "dvae"} | gpu_pod(),
     description="The tokenizer and the dVAE, on every finished batch.",
 )
 encode_pairs = dg.define_asset_job(
     "encode_pairs",
     dg.AssetSelection.assets(token_grids),
     partitions_def=crawl_batches,
+    tags=gpu_pod(),
     description="One crawl batch to tokens, with the current tokenizer and dVAE.",
 )
 build_dataset = dg.define_asset_job(
     "build_dataset",
     dg.AssetSelection.assets(*_COLLECTED, token_grids),
     partitions_def=crawl_batches,
+    tags=gpu_pod(),
     description="A further crawl batch, all the way to tokens; then publish_dataset.",
 )
 publish_dataset = dg.define_asset_job(
@@ -53,23 +56,21 @@ publish_dataset = dg.define_asset_job(
 train_dalle = dg.define_asset_job(
     "train_dalle",
     dg.AssetSelection.assets(dalle, samples, evaluation),
-    tags={"dalle/model": "dalle"},
+    tags={"dalle/model": "dalle"} | gpu_pod(),
     description="The transformer on the current dataset, then samples and evaluation.",
+)
+retrain = dg.define_asset_job(
+    "retrain",
+    dg.AssetSelection.assets(dalle, samples, evaluation, model_comparison, promoted_model),
+    # As train_dalle: the queue lets one run of a model go on at a time.
+    tags={"dalle/model": "dalle"} | gpu_pod(),
+    description="As train_dalle; then the model is promoted, if it passes.",
 )
 train_contrastive = dg.define_asset_job(
     "train_contrastive",
     dg.AssetSelection.assets(contrastive),
-    tags={"dalle/model": "contrastive"},
+    tags={"dalle/model": "contrastive"} | gpu_pod(),
     description="The image-text model that reranks samples, on every finished batch.",
-)
-
-# Off until somebody turns it on: training costs money.
-weekly = dg.ScheduleDefinition(
-    name="weekly_retrain",
-    job=train_dalle,
-    cron_schedule="0 3 * * 0",
-    default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Sunday, 03:00 UTC.",
 )
 
 JOBS = [
@@ -80,8 +81,8 @@ JOBS = [
     build_dataset,
     publish_dataset,
     train_dalle,
+    retrain,
     train_contrastive,
 ]
-SCHEDULES = [weekly]
 # Jobs that ask servers for something.
 CRAWLING = (collect_pairs.name, build_dataset.name)

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets import (
+    alerts,
     automation,
     crawl,
     curate,
@@ -10,6 +11,7 @@ from assets import (
     encode,
     inbox,
     publish,
+    retraining,
     scores,
     second_opinion,
     train,
@@ -38,10 +40,11 @@ defs = dg.Definitions(
         *encode.CHECKS,
         *publish.CHECKS,
         *train.CHECKS,
+        *validate.CHECKS,
     ],
     jobs=automation.JOBS,
-    schedules=automation.SCHEDULES,
-    sensors=[inbox.crawl_inbox],
+    schedules=retraining.SCHEDULES,
+    sensors=[inbox.crawl_inbox, *retraining.SENSORS, alerts.failure_alert],
     resources={"settings": Settings.from_environment()},
     # Steps of one run follow each other and share the run's process, so that a crash of it is a
     # crash of the run, which the queue retries from the failed step. A step process of its own

@@ -5,6 +5,7 @@ import dagster as dg
 from assets.encode import bpe_tokenizer, token_grids, token_schema
 from assets.lib import exhibits, report
 from assets.lib.contract_checks import contract_problems, result, schema_problems
+from assets.lib.freshness import WEEKLY
 from assets.lib.partitions import all_finished_batches
 from assets.lib.settings import Settings
 from assets.lib.stages import takedown_list
@@ -23,6 +24,7 @@ CODE_VERSION = "2"
     deps=[token_grids, bpe_tokenizer, dg.AssetKey("dvae")],
     code_version=CODE_VERSION,
     metadata=report.definition_metadata(schemas.DATASETS["token_grids"]),
+    freshness_policy=WEEKLY,
 )
 def token_dataset(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     """A version: Parquet files, manifest and card; the gate between data and training.

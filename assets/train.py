@@ -5,14 +5,17 @@ import dagster as dg
 from assets.dedupe import deduped_pairs
 from assets.encode import bpe_tokenizer
 from assets.lib import exhibits, model_checks, trainer
-from assets.lib.models import final, materialized_model
+from assets.lib.freshness import WEEKLY
+from assets.lib.models import final, imported, materialized_model
 from assets.lib.partitions import all_finished_batches
+from assets.lib.promotion import retraining_start
 from assets.lib.settings import Settings
 from assets.lib.trainer import TrainingProgram
 from assets.publish import current_version, token_dataset
 from pipelines import storage
 from pipelines.layout import Layout, join
 from pipelines.publish.manifest import read_manifest, sha256
+from training import code_versions
 
 GROUP = "train"
 CODE_VERSION = "1"
@@ -27,9 +30,16 @@ CODE_VERSION = "1"
     pool="gpu",
 )
 def dvae(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
-    """Stage one: the discrete VAE, trained on the images of every finished batch."""
+    """Stage one: the discrete VAE, trained on the images of every finished batch.
+
+    One that was converted from released weights stays as it is.
+    """
     layout = settings.layout
     output = layout.model("dvae")
+    origin = imported(output)
+    if origin is not None:
+        context.log.info("%s is %s: nothing is trained; remove it to train one", output, origin)
+        return materialized_model(output, {})
     program = TrainingProgram(
         "training.train_dvae",
         ("--recipe", settings.recipe, *_pairs(layout), "--output", output, *settings.updates()),
@@ -45,18 +55,22 @@ def dvae(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materializ
     kinds={"torch", "torchrun"},
     owners=["team:models"],
     deps=[token_dataset],
-    code_version=CODE_VERSION,
+    code_version=code_versions.DALLE,
     pool="gpu",
+    freshness_policy=WEEKLY,
 )
 def dalle(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     """Stage two: the transformer, trained on the current version of the token dataset."""
     output = settings.layout.model("dalle")
     version = current_version(settings)
+    start = retraining_start(settings, version)
+    context.log.info("training begins with %s", start[-1] if start else "random weights")
     program = TrainingProgram(
         "training.train_dalle",
         (
             *("--recipe", settings.recipe, "--dataset", version, "--output", output),
             *settings.updates(),
+            *start,
             *_live_samples(settings),
             *settings.transformer_options(),
         ),

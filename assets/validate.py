@@ -1,18 +1,31 @@
-"""validate: pictures drawn from captions, and figures about them."""
+"""validate: pictures drawn from captions, and figures about them; the model that is promoted."""
+
+import dataclasses
 
 import dagster as dg
 
 from assets.lib import exhibits, trainer
+from assets.lib.contract_checks import result
+from assets.lib.freshness import WEEKLY
 from assets.lib.models import figures, file_version, image_text_model
+from assets.lib.promotion import history_table
 from assets.lib.settings import Settings
 from assets.lib.trainer import TrainingProgram
 from assets.publish import current_version, token_dataset
 from assets.train import contrastive, dalle, dvae
-from pipelines import storage
+from pipelines import ledger, storage
 from pipelines.layout import join
+from pipelines.publish.manifest import read_manifest
+from training.promotion import comparison, log, move, versions
+from training.promotion.comparison import DESCRIPTIONS, Check
+from training.promotion.log import PromotionError
 
 GROUP = "validate"
+# What the contrastive model chooses from; `training.evaluate` by hand takes up to the paper's 512.
+_CANDIDATES = 8
 CODE_VERSION = "1"
+# Acts only when somebody turns on the automation sensor in the UI.
+_AFTER_TRAINING = dg.AutomationCondition.eager()
 
 
 @dg.asset(
@@ -22,6 +35,7 @@ CODE_VERSION = "1"
     deps=[dalle, dvae, token_dataset, contrastive],
     code_version=CODE_VERSION,
     pool="gpu",
+    automation_condition=_AFTER_TRAINING,
 )
 def samples(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     """Pictures drawn from captions of the training split and from held-out ones.
@@ -31,7 +45,10 @@ def samples(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materia
     directory = settings.layout.samples
     model = image_text_model(settings)
     rerank = () if model is None else ("--rerank", model)
-    trainer.run(context, _program("training.sample", settings, directory, *rerank))
+    layout = settings.layout
+    models = ("--checkpoint", layout.model("dalle"), "--dvae", layout.model("dvae"))
+    where = ("--dataset", current_version(settings), "--out", directory)
+    trainer.run(context, TrainingProgram("training.sample", (*models, *where, *rerank)))
     pictures = exhibits.pictures({"samples": join(directory, "samples.png")})
     return dg.MaterializeResult(
         data_version=dg.DataVersion(file_version(join(directory, "samples.png"))),
@@ -46,11 +63,16 @@ def samples(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materia
     deps=[dalle, dvae, token_dataset],
     code_version=CODE_VERSION,
     pool="gpu",
+    automation_condition=_AFTER_TRAINING,
 )
 def evaluation(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     """How well the models do on what they were not trained on."""
     directory = settings.layout.evaluation
-    trainer.run(context, _program("training.evaluate", settings, directory))
+    layout = settings.layout
+    models = ("--dalle", layout.model("dalle"), "--dvae", layout.model("dvae"))
+    where = ("--dataset", current_version(settings), "--output", directory)
+    options = (*_pairs(settings), *_reranking(settings))
+    trainer.run(context, TrainingProgram("training.evaluate", (*models, *where, *options)))
     url, report = join(directory, "evaluation.json"), join(directory, "report.html")
     plots = storage.list_files(directory, ".png")
     pictures = exhibits.pictures({p.rsplit("/", 1)[1].removesuffix(".png"): p for p in plots})
@@ -65,11 +87,96 @@ def evaluation(context: dg.AssetExecutionContext, settings: Settings) -> dg.Mate
     )
 
 
-def _program(module: str, settings: Settings, output: str, *options: str) -> TrainingProgram:
+@dg.asset(
+    group_name=GROUP,
+    kinds={"torch"},
+    owners=["team:models"],
+    deps=[dalle, dvae, token_dataset],
+    code_version=CODE_VERSION,
+    pool="gpu",
+)
+def model_comparison(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
+    """The transformer beside the promoted one, on the same rows that neither was trained on.
+
+    Its blocking checks are what a model must pass to be promoted.
+    """
+    limits = ("--margin", str(settings.retrain.margin))
+    least = ("--least-perplexity", str(settings.least_perplexity()))
+    arguments = ("compare", "--data-root", settings.layout.root, *limits, *least)
+    trainer.run(context, TrainingProgram("training.promote", arguments))
+    found = comparison.read(settings.layout)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(file_version(comparison.url(settings.layout))),
+        metadata={
+            "dagster/uri": comparison.url(settings.layout),
+            "model": found.candidate.version,
+            "promoted": found.promoted or "none yet",
+            **figures(found.figures),
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"safetensors"},
+    owners=["team:models"],
+    deps=[model_comparison],
+    code_version=CODE_VERSION,
+    freshness_policy=WEEKLY,
+)
+def promoted_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
+    """A copy of dVAE and transformer that no training overwrites, kept until it is removed.
+
+    A blocking check stops only its own run, so what was found is asked for here once more.
+    """
     layout = settings.layout
-    models = ("--dalle", layout.model("dalle"), "--dvae", layout.model("dvae"))
-    dataset = ("--dataset", current_version(settings))
-    return TrainingProgram(module, (*models, *dataset, "--output", output, *options))
+    try:
+        entry = move.promote(
+            layout, comparison.read(layout), who=f"run {context.run_id}", why="passed every check"
+        )
+    except PromotionError as error:
+        raise dg.Failure(
+            description=f"{error}. The promoted model stays; docs/operations.md says how to "
+            "overrule.",
+            allow_retries=False,
+        ) from error
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(entry.model.version),
+        metadata={
+            "dagster/uri": versions.directory(layout, entry.model.version),
+            **dataclasses.asdict(entry.model),
+            **figures(entry.figures),
+            "since": entry.when,
+            "history": history_table(log.history(layout)),
+        },
+    )
 
 
-ASSETS = [samples, evaluation]
+def _pairs(settings: Settings) -> list[str]:
+    """The published batches whose pictures are still there, as arguments."""
+    batches = read_manifest(current_version(settings)).batches
+    places = (settings.layout.dataset("deduped_pairs", batch) for batch in batches)
+    kept = (place for place in places if storage.exists(join(place, ledger.SUCCESS)))
+    return [word for place in kept for word in ("--pairs", place)]
+
+
+def _reranking(settings: Settings) -> tuple[str, ...]:
+    model = image_text_model(settings)
+    return () if model is None else ("--rerank", model, "--candidates", str(_CANDIDATES))
+
+
+def _promotion_check(check: Check) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=model_comparison,
+        name=f"promotion_{check}",
+        description=DESCRIPTIONS[check],
+        blocking=True,
+    )
+    def found(settings: Settings) -> dg.AssetCheckResult:
+        return result(comparison.read(settings.layout).problems[check])
+
+    return found
+
+
+CHECKS = [_promotion_check(check) for check in Check]
+ASSETS = [samples, evaluation, model_comparison, promoted_model]

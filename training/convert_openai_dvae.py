@@ -28,6 +28,7 @@ def convert(
     model = DVAE.from_openai(read_state(encoder), read_state(decoder), image_size)
     summary = {
         "recipe": "openai",
+        "imported": "OpenAI's released dVAE",
         "encoder_sha256": digests[0],
         "decoder_sha256": digests[1],
     }

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines import ledger
-from training import cli, finished, loop, runtime
+from training import cli, code_versions, finished, loop, remote, runtime
 from training.checkpoints import checkpoint
 from training.dalle.execution import Execution
 from training.dalle.flops import model_flops, peak_flops
@@ -21,8 +21,9 @@ from training.models.transformer import Transformer
 from training.recipes import recipe as recipe_named
 from training.splits import Split
 from training.token_data import TokenData
+from training.warm_start import WarmStart
 
-CODE_VERSION = "3"
+CODE_VERSION = code_versions.DALLE
 _MEASURED = 512
 
 
@@ -78,7 +79,9 @@ def measure(model: Transformer, data: TokenData) -> dict[str, float | int | str]
 def train(
     recipe: Annotated[str, typer.Option(help="demo, small, cc3m_1b or paper_12b")],
     dataset: Annotated[str, typer.Option(help="a version token_dataset/v=...")],
-    output: Annotated[Path, typer.Option(help="directory of checkpoints and the result")],
+    output: Annotated[
+        Path, typer.Option(parser=remote.local, help="directory of checkpoints and the result")
+    ],
     updates: Annotated[int, typer.Option(help="end after so many updates; 0: the recipe's")] = 0,
     precision: Annotated[
         Precision, typer.Option(help="of products; auto: bf16 on a GPU that has it, else fp32")
@@ -94,11 +97,20 @@ def train(
         int, typer.Option(min=0, help="rows of one pass in a process; 0: all at once")
     ] = 0,
     dvae: Annotated[
-        Path | None, typer.Option(help="the dVAE of the codes, to draw samples while training")
+        Path | None,
+        typer.Option(
+            parser=remote.local, help="the dVAE of the codes, to draw samples while training"
+        ),
     ] = None,
     samples_every: Annotated[
         int, typer.Option(min=0, help="with --dvae: updates between two sheets of samples")
     ] = 1000,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            parser=remote.local, help="a finished transformer whose weights to begin with"
+        ),
+    ] = None,
 ) -> None:
     """Train the transformer, going on from the newest checkpoint in OUTPUT."""
     chosen = recipe_named(recipe)
@@ -108,12 +120,17 @@ def train(
     data = TokenData(dataset, chosen)
     numbers = dataclasses.asdict(chosen)
     plain = [numbers[part] for part in ("text", "transformer", "dalle_training", "split")]
-    fingerprint = ledger.fingerprint(CODE_VERSION, [plain, total], [data.manifest.version])
+    tokens = DALLETrainer.tokens(data)
+    start = WarmStart(start_from, data, tokens) if start_from else None
+    began_with = start.sha256 if start else ""
+    inputs = [data.manifest.version, *filter(None, [began_with])]
+    fingerprint = ledger.fingerprint(CODE_VERSION, [plain, total], inputs)
     if finished.is_current(output, fingerprint):
         typer.echo(f"{output} is up to date")
         return
     process = runtime.start()
-    trainer = DALLETrainer(data, process, fingerprint, execution)
+    trainer = DALLETrainer(data, process, fingerprint, execution, start=start)
+    trainer.trained_on |= {"code_version": CODE_VERSION, "warm_start": began_with}
     if process.first and training.batch % process.world:
         rows = trainer.rows * process.world
         typer.echo(f"warning: {rows} rows an update, not {training.batch}", err=True)
@@ -137,7 +154,7 @@ def train(
             "recipe": chosen.name,
             "updates": total,
             "parameters": sum(p.numel() for p in model.parameters()),
-            "dataset": data.manifest.version,
+            **trainer.trained_on,
         }
         curves(output, {"nats per token": ["text", "image"], "gradient norm": ["gradient_norm"]})
         config = {"transformer": chosen.transformer, "tokens": trainer.shape}

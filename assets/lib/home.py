@@ -70,8 +70,8 @@ def whole_number(variable: str, default: int, least: int = 0) -> int:
     return int(value)
 
 
-def seconds(variable: str, default: float) -> float:
-    """As `whole_number`, for a time that may have decimals.
+def decimal(variable: str, default: float, what: str) -> float:
+    """As `whole_number`, for a `what` ("number of seconds") that may have decimals.
 
     Raises:
         UserError: if it is no number, or negative.
@@ -80,7 +80,7 @@ def seconds(variable: str, default: float) -> float:
     if not value:
         return default
     if not re.fullmatch(r"\d+(\.\d+)?", value):
-        raise UserError(f"{variable} is {value!r}; set it to a number of seconds, at least 0")
+        raise UserError(f"{variable} is {value!r}; set it to a {what}, at least 0")
     return float(value)
 
 

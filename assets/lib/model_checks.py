@@ -5,7 +5,7 @@ import math
 import dagster as dg
 
 from assets.lib.contract_checks import result
-from assets.lib.models import final
+from assets.lib.models import final, imported
 from assets.lib.settings import Settings
 from pipelines import storage
 
@@ -20,16 +20,11 @@ def weights_finite(asset: dg.AssetsDefinition, model: str) -> dg.AssetChecksDefi
         blocking=True,
     )
     def check(settings: Settings) -> dg.AssetCheckResult:
-        import torch
-        from safetensors import safe_open
+        from training import finished, remote
+        from training.finite import not_finite
 
-        # safetensors maps the file; one tensor at a time is in memory.
-        path = final(settings.layout.model(model), "model.safetensors")
-        with safe_open(path, framework="pt") as tensors:
-            names = list(tensors.keys())
-            bad = [n for n in names if not bool(torch.isfinite(tensors.get_tensor(n)).all())]
-        problems = [f"{name} has weights that are not finite" for name in bad]
-        return result(problems or ([] if names else [f"{path} is empty"]), tensors=len(names))
+        place = finished.require(remote.local(settings.layout.model(model)))
+        return result(not_finite(place / "model.safetensors"))
 
     return check
 
@@ -46,12 +41,14 @@ def codebook_alive(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
     def check(settings: Settings) -> dg.AssetCheckResult:
         from training.dvae.codebook import COLLAPSE_ADVICE
 
+        origin = imported(settings.layout.model("dvae"))
+        if origin is not None:
+            return dg.AssetCheckResult(
+                passed=True, description=f"{origin}, which was not trained here"
+            )
         summary = storage.read_json(final(settings.layout.model("dvae"), "summary.json"))
         perplexity, psnr = float(summary["codebook_perplexity"]), float(summary["psnr_db"])
-        least = settings.training_recipe().least_perplexity
-        # A run cut short has not spread over its codebook yet; one code for all is a collapse
-        # at any length.
-        least = 1.0 + 1e-6 if settings.max_updates else least
+        least = settings.least_perplexity()
         problems = []
         if not perplexity >= least:
             problems.append(

@@ -24,6 +24,15 @@ def file_version(url: str) -> str:
     return sha256(url)[:32]
 
 
+def imported(directory: str) -> str | None:
+    """What a finished model was converted from; None for one that was trained here, or for none."""
+    url = final(directory, "summary.json")
+    if not storage.exists(url):
+        return None
+    origin = storage.read_json(url).get("imported")
+    return str(origin) if origin else None
+
+
 def image_text_model(settings: Settings) -> str | None:
     """Where the model lies that compares pictures and captions; None if there is none yet."""
     own = settings.layout.model("contrastive")

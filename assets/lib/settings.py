@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.lib.home import UserError, location, seconds, whole_number
+from assets.lib.home import UserError, decimal, location, whole_number
+from assets.lib.retrain_settings import RetrainSettings
 from assets.lib.stages import StageConfigs, stage_configs
 from pipelines.layout import Layout
 from pipelines.runners import Engine
@@ -76,7 +77,9 @@ class CrawlSettings(dg.Config):
             domain_connections=whole_number(
                 f"{prefix}DOMAIN_CONNECTIONS", default.domain_connections, least
             ),
-            domain_delay=seconds(f"{prefix}DOMAIN_DELAY", default.domain_delay),
+            domain_delay=decimal(
+                f"{prefix}DOMAIN_DELAY", default.domain_delay, "number of seconds"
+            ),
             domain_limits=_checked_limits(env("DALLE_CRAWL_DOMAIN_LIMITS") or ""),
             processes=whole_number(f"{prefix}PROCESSES", default.processes, least),
             inbox=location(f"{prefix}INBOX").rstrip("/"),
@@ -100,6 +103,7 @@ class Settings(dg.ConfigurableResource):
         processes: training processes (DALLE_PROCESSES): one per GPU, or one per core; two where
             it is not said, which suits the demonstration.
         crawl: how the web is crawled.
+        retrain: when and how the transformer is trained again, and what is promoted.
         max_updates: ends every training after so many updates; 0 leaves it to the recipe
             (DALLE_MAX_UPDATES).
         clip_checkpoint: open_clip checkpoint, a directory or a file of weights, that takes the
@@ -115,6 +119,7 @@ class Settings(dg.ConfigurableResource):
     reference_images: str
     processes: int
     crawl: CrawlSettings = CrawlSettings()
+    retrain: RetrainSettings = RetrainSettings()
     max_updates: int = 0
     clip_checkpoint: str = ""
     beam_runner: str = Engine().runner
@@ -136,6 +141,7 @@ class Settings(dg.ConfigurableResource):
             reference_images=location("DALLE_REFERENCE_IMAGES", str(demo / "web" / "reference")),
             processes=whole_number("DALLE_PROCESSES", _DEFAULT_PROCESSES, least=1),
             crawl=CrawlSettings.from_environment(),
+            retrain=RetrainSettings.from_environment(),
             max_updates=whole_number("DALLE_MAX_UPDATES", 0),
             clip_checkpoint=location("DALLE_CLIP_CHECKPOINT"),
             beam_runner=env("DALLE_BEAM_RUNNER") or Engine().runner,
@@ -175,6 +181,12 @@ class Settings(dg.ConfigurableResource):
     def transformer_options(self) -> tuple[str, ...]:
         """Words for the transformer's training program."""
         return tuple(shlex.split(self.training_options))
+
+    def least_perplexity(self) -> float:
+        """Perplexity of the codes below which the codebook has collapsed."""
+        # A run cut short has not spread over its codebook yet; one code for all is a collapse
+        # at any length.
+        return 1.0 + 1e-6 if self.max_updates else self.training_recipe().least_perplexity
 
     def updates(self) -> tuple[str, ...]:
         """`--updates N` where the recipe's number is overridden."""

@@ -1,4 +1,4 @@
-"""Which models were trained on which version, as their own files say."""
+"""Which models were trained on which version, as their own files say; promoted ones are kept."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -27,7 +27,10 @@ def uses(layout: Layout) -> Iterator[Use]:
     Raises:
         ValueError: if one of their files is no JSON, with its name.
     """
-    for model in storage.list_files(layout.models):
+    models = storage.list_files(layout.models)
+    for promoted in storage.list_files(layout.promoted):
+        models += storage.list_files(promoted) if "/v=" in promoted else []
+    for model in models:
         places = [(f"{model}/final", "summary.json")]
         places += [(url, "state.json") for url in storage.list_files(f"{model}/checkpoints")]
         for directory, name in places:

@@ -182,9 +182,12 @@ def test_unknown_recipe() -> None:
         settings.training_recipe()
 
 
-def test_unknown_partition(dagster_home: Path, tmp_path: Path) -> None:
+def test_unknown_partition(
+    dagster_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
     settings = Settings(data_root=str(tmp_path), recipe="demo", reference_images="/x", processes=1)
-    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+    with dg.DagsterInstance.get() as instance:
         instance.add_dynamic_partitions("crawl_batch", ["known", "misspelt"])
         result = dg.materialize(
             [image_text_candidates],

@@ -11,6 +11,7 @@ import pytest
 from assets.definitions import defs
 from assets.lib.settings import REPOSITORY
 from pipelines.schemas import Stage
+from training.promotion.comparison import Check
 
 # No job selects them: whoever wants the column materialises them.
 SCORES = {"nsfw_scores", "text_area_scores", "clip_scores"}
@@ -33,6 +34,8 @@ UPSTREAM = {
     "dalle": {"token_dataset"},
     "samples": {"dalle", "dvae", "token_dataset", "contrastive"},
     "evaluation": {"dalle", "dvae", "token_dataset"},
+    "model_comparison": {"dalle", "dvae", "token_dataset"},
+    "promoted_model": {"model_comparison"},
 }
 GROUPS = {
     "crawl": {"image_text_candidates", "fetched_pairs"},
@@ -41,7 +44,7 @@ GROUPS = {
     "encode": {"bpe_tokenizer", "token_grids"},
     "publish": {"token_dataset"},
     "train": {"dvae", "dalle", "contrastive"},
-    "validate": {"samples", "evaluation"},
+    "validate": {"samples", "evaluation", "model_comparison", "promoted_model"},
 }
 PARTITIONED = {
     "image_text_candidates",
@@ -92,7 +95,7 @@ def test_no_job_mixes_batches_with_unpartitioned_assets(graph) -> None:
     }
     assert partitioned == PARTITIONED
     jobs = [job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")]
-    trainings = {"train_dvae", "train_dalle", "train_contrastive"}
+    trainings = {"train_dvae", "train_dalle", "retrain", "train_contrastive"}
     assert {job.name for job in jobs} >= {"collect_pairs", *trainings}
     for job in jobs:
         selected = {k.to_user_string() for k in job.asset_layer.executable_asset_keys}
@@ -107,12 +110,7 @@ def test_every_parquet_dataset_has_a_blocking_contract_check(graph) -> None:
     assert {f"{name}_contract" for name in datasets} <= names
     assert {f"{name}_ledger" for name in PARTITIONED - OPTIONAL} <= names
     assert {"no_reference_copy_remains", "dvae_codebook_alive", "dalle_weights_finite"} <= names
-
-
-def test_the_schedule_is_off() -> None:
-    schedule = defs.resolve_schedule_def("weekly_retrain")
-    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
-    assert schedule.job_name == "train_dalle"
+    assert {f"promotion_{check}" for check in Check} <= names
 
 
 def test_loading_is_light() -> None:
@@ -138,6 +136,7 @@ def test_loading_is_light() -> None:
         ("bpe_tokenizer", "pipelines.encode.bpe"),
         ("token_grids", "pipelines.encode.transform"),
         ("token_dataset", "pipelines.publish.dataset"),
+        ("dalle", "training.train_dalle"),
     ],
 )
 def test_code_version_is_the_stage_s_own(graph, asset: str, module: str) -> None:

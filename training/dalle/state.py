@@ -35,8 +35,8 @@ def taken(trainer: "DALLETrainer", done: int) -> Checkpoint:
         "scales": trainer.scales.state() if trainer.scales else None,
     }
     own = own_position(position)
-    trained_on = {"dataset": trainer.version}
-    return Checkpoint(done, trainer.fingerprint, tensors, state, own, trained_on=trained_on)
+    origin = trainer.trained_on
+    return Checkpoint(done, trainer.fingerprint, tensors, state, own, trained_on=origin)
 
 
 def put_back(trainer: "DALLETrainer", found: Checkpoint) -> None:

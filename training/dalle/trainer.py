@@ -24,6 +24,7 @@ from training.schedules import Plateau, step_size
 from training.skipped import Skipped
 from training.splits import Split
 from training.token_data import TokenBatch, TokenData
+from training.warm_start import WarmStart
 
 
 class DALLETrainer:
@@ -35,6 +36,10 @@ class DALLETrainer:
         fingerprint: of recipe and data.
         execution: how to compute.
         free: bytes that this process may take; what is free on its device unless said.
+        start: weights to begin with; random ones without.
+
+    Attributes:
+        trained_on: what a checkpoint says of its origin.
 
     Raises:
         InputError: if the run needs more memory than that.
@@ -47,9 +52,15 @@ class DALLETrainer:
         fingerprint: str,
         execution: Execution | None = None,
         free: int | None = None,
+        start: WarmStart | None = None,
     ):
         execution = execution or Execution()
-        self.recipe, self.version = data.recipe, data.manifest.version
+        self.recipe = data.recipe
+        self.trained_on = {
+            "dataset": data.manifest.version,
+            "tokenizer_sha256": data.manifest.tokenizer_sha256,
+            "dvae_sha256": data.manifest.dvae_sha256,
+        }
         self.training = self.recipe.dalle_training
         self.runtime, self.fingerprint, self.execution = runtime, fingerprint, execution
         self.precision = execution.precision.on(runtime.device)
@@ -60,6 +71,8 @@ class DALLETrainer:
         require(need, free_memory(runtime) if free is None else free, execution)
         torch.manual_seed(self.training.seed)
         self.model = Transformer(self.recipe.transformer, **self.shape)
+        if start is not None:
+            start.into(self.model)
         if not execution.shard:  # else each process takes only its rows to its device
             self.model.to(runtime.device)
         if execution.recompute:

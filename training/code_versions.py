@@ -1,0 +1,6 @@
+"""Versions of the training programs' results, for fingerprints, models and lineage.
+
+Raised by hand when a program comes to train another model of the same recipe and data.
+"""
+
+DALLE = "3"
