@@ -46,6 +46,11 @@ class Layout:
         return join(self.models, name)
 
     @property
+    def promoted(self) -> str:
+        """Directory of the promoted versions of the models, and of the log of promotions."""
+        return join(self.models, "promoted")
+
+    @property
     def token_dataset(self) -> str:
         """Directory that holds the published versions and the `CURRENT` pointer."""
         return join(self.root, "token_dataset")

@@ -1,15 +1,16 @@
 """Files under any fsspec URL: atomic writes, JSON, listings.
 
 On a local disk a file appears under its name only when it is complete (temporary name, fsync,
-rename). Object stores make a PUT visible only when it ends, so there the write is direct.
+rename). Object stores show an object only when its upload is committed, which is done last.
 """
 
 import contextlib
+import errno
 import json
 import os
 import posixpath
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import fsspec
@@ -18,7 +19,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The filesystem of a URL, and the path inside it."""
-    return fsspec.core.url_to_fs(url)
+    fs, path = fsspec.core.url_to_fs(url)
+    # fsspec keeps listings of object stores, to which other processes write.
+    fs.invalidate_cache()
+    return fs, path
 
 
 @contextlib.contextmanager
@@ -26,13 +30,12 @@ def atomic_output(url: str) -> Iterator[IO[bytes]]:
     """Open `url` for writing; it appears whole when the block ends well, else not at all."""
     fs, path = filesystem(url)
     if not isinstance(fs, LocalFileSystem):
-        with fs.open(path, "wb") as stream:
-            yield stream
+        yield from _committed(fs.open(path, "wb", autocommit=False))
         return
     os.makedirs(posixpath.dirname(path), exist_ok=True)
     temporary = f"{posixpath.dirname(path)}/.{posixpath.basename(path)}.{uuid.uuid4().hex}.tmp"
     try:
-        with open(temporary, "wb") as stream:
+        with naming(path), open(temporary, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -40,6 +43,31 @@ def atomic_output(url: str) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Let the error of a full disk say where, which the system's own does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        advice = "no space left; free some and start again, what is finished is kept"
+        raise OSError(errno.ENOSPC, advice, path) from error
+
+
+def _committed(upload: Any) -> Iterator[IO[bytes]]:
+    """An object store's upload, which would show what it has when it is closed after an error."""
+    try:
+        yield upload
+        upload.close()
+    except BaseException:
+        with contextlib.suppress(Exception):
+            upload.close()
+        upload.discard()
+        raise
+    upload.commit()
 
 
 def exists(url: str) -> bool:
@@ -60,6 +88,11 @@ def read_bytes(url: str) -> bytes:
 
 def write_bytes(url: str, data: bytes) -> None:
     """Write the whole file atomically."""
+    fs, path = filesystem(url)
+    if not isinstance(fs, LocalFileSystem):
+        # One request, where a stream that can be discarded needs three.
+        fs.pipe_file(path, data)
+        return
     with atomic_output(url) as stream:
         stream.write(data)
 
@@ -117,9 +150,19 @@ def matching(path: str) -> list[str]:
 def stamp(url: str) -> tuple[int | None, str]:
     """Size and version of a file, its modification time where the storage knows no better."""
     fs, path = filesystem(url)
-    info = fs.info(path)
+    return _stamp(fs.info(path))
+
+
+def _stamp(info: Mapping[str, Any]) -> tuple[int | None, str]:
     version = next((str(info[key]) for key in ("ETag", "md5Hash", "mtime") if key in info), "")
     return info.get("size"), version
+
+
+def tree(directory: str) -> dict[str, tuple[int | None, str]]:
+    """`stamp` of every file below `directory`, by its path from there."""
+    fs, path = filesystem(directory)
+    found = fs.find(path, detail=True)
+    return {name[len(path.rstrip("/")) + 1 :]: _stamp(info) for name, info in found.items()}
 
 
 def remove(url: str, *, recursive: bool = False) -> None:

@@ -4,11 +4,12 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from torch import nn
 
+from training import remote
 from training.checkpoints import atomic_directory
 from training.config import DVAEConfig
 from training.errors import InputError
@@ -28,7 +29,7 @@ def write(
     summary: Mapping[str, Any],
     **texts: str,
 ) -> None:
-    """Write `output/final` atomically.
+    """Write `output/final` atomically; in an object store, after the files beside it.
 
     Args:
         output: directory of the model.
@@ -46,6 +47,8 @@ def write(
         **texts,
         **{atomic_directory.SUCCESS: json.dumps({"fingerprint": fingerprint})},
     )
+    remote.push_files(output)
+    remote.push(output / FINAL)
 
 
 def _plain(value: Any) -> Any:
@@ -54,13 +57,14 @@ def _plain(value: Any) -> Any:
     return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def batches(pairs: Iterable[Path]) -> list[str]:
+def batches(pairs: Iterable[str]) -> list[str]:
     """Names of the crawl batches that a model was trained on, from their directories."""
-    return sorted(directory.name.removeprefix("batch=") for directory in pairs)
+    return sorted(PurePath(directory).name.removeprefix("batch=") for directory in pairs)
 
 
 def is_current(output: Path, fingerprint: str) -> bool:
     """Whether `output` already holds the model of this fingerprint."""
+    remote.pull(output / FINAL)
     marker = output / FINAL / atomic_directory.SUCCESS
     return marker.exists() and json.loads(marker.read_text())["fingerprint"] == fingerprint
 
@@ -72,8 +76,10 @@ def require(output: Path) -> Path:
         ModelError: if there is no finished model.
     """
     final = output / FINAL
+    remote.pull(final)
     if not (final / atomic_directory.SUCCESS).exists():
-        raise ModelError(f"{output} holds no finished model; train it first")
+        place = remote.origin(output) or output
+        raise ModelError(f"{place} holds no finished model; train it first")
     return final
 
 
@@ -83,10 +89,30 @@ def sha256(output: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _read_json(output: Path, name: str) -> dict[str, Any]:
+    """A JSON file of a finished model.
+
+    Raises:
+        ModelError: if there is no finished model, or the file is damaged.
+    """
+    path = require(output) / name
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise ModelError(
+            f"{path} is damaged: {error}; copy it again whole, or train again"
+        ) from error
+    return content
+
+
 def read_config(output: Path) -> dict[str, Any]:
     """The stored configuration."""
-    config: dict[str, Any] = json.loads((require(output) / "config.json").read_text())
-    return config
+    return _read_json(output, "config.json")
+
+
+def read_summary(output: Path) -> dict[str, Any]:
+    """The stored figures and facts."""
+    return _read_json(output, "summary.json")
 
 
 def dvae_config(output: Path) -> DVAEConfig:

@@ -4,7 +4,6 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -42,10 +41,10 @@ def image_tokenizer_info(model_dir: str) -> ImageTokenizerInfo:
     Raises:
         ModelError: if there is none.
     """
-    from training import finished
+    from training import finished, remote
 
-    config = finished.dvae_config(Path(model_dir))
-    digest = finished.sha256(Path(model_dir))
+    model = remote.local(model_dir)
+    config, digest = finished.dvae_config(model), finished.sha256(model)
     return ImageTokenizerInfo(config.image_size, config.grid, config.vocabulary, digest)
 
 
@@ -132,11 +131,12 @@ def load_image_tokenizer(model_dir: str, precision: Precision = "fp32") -> DVAEI
     """
     import torch
 
+    from training import remote
     from training.models.loading import load_dvae
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and precision == "fp32":
         # The default of cuDNN is TF32, whose mantissa is bf16's and three bits.
         torch.backends.cudnn.allow_tf32 = False
-    model = load_dvae(Path(model_dir)).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = load_dvae(remote.local(model_dir)).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return DVAEImageTokenizer(model, image_tokenizer_info(model_dir), precision)

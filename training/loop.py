@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from training import remote
 from training.checkpoints import checkpoint
 from training.checkpoints.checkpoint import Checkpoint
 from training.reporting import Reporter
@@ -117,6 +118,7 @@ def run(
         Stopped: after SIGINT or SIGTERM, with a checkpoint written.
     """
     runtime, directory = trainer.runtime, output / "checkpoints"
+    remote.pull_run(output)
     start = _resume(trainer, directory)
     stop = StopSignal(runtime)
     saved_at = time.monotonic()
@@ -137,6 +139,8 @@ def run(
             overdue = time.monotonic() - saved_at > checkpoint_seconds
             received, due = stop.agree(better or overdue)
             if received or due:
+                if runtime.first:
+                    remote.push_files(output)
                 _save(trainer, directory, done, score, keep)
                 saved_at = time.monotonic()
             if received:

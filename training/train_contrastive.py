@@ -9,7 +9,7 @@ import typer
 from pipelines import ledger, storage
 from pipelines.layout import join
 from pipelines.storage import list_files
-from training import cli, finished, loop, runtime
+from training import cli, finished, loop, remote, runtime
 from training.checkpoints import checkpoint
 from training.contrastive import report as contrastive_report
 from training.contrastive.embedding import Embedder
@@ -23,18 +23,18 @@ CODE_VERSION = "1"
 
 def train(
     recipe: Annotated[str, typer.Option(help="name of a recipe of training/recipes.py")],
-    pairs: Annotated[
-        list[Path], typer.Option(help="directory deduped_pairs/batch=...; repeatable")
-    ],
+    pairs: Annotated[list[str], typer.Option(help="directory deduped_pairs/batch=...; repeatable")],
     tokenizer: Annotated[str, typer.Option(help="directory bpe_tokenizer")],
-    output: Annotated[Path, typer.Option(help="directory of checkpoints and the result")],
+    output: Annotated[
+        Path, typer.Option(parser=remote.local, help="directory of checkpoints and the result")
+    ],
     updates: Annotated[int, typer.Option(help="end after so many updates; 0: the recipe's")] = 0,
 ) -> None:
     """Train the contrastive model, going on from the newest checkpoint in OUTPUT."""
     chosen = recipe_named(recipe)
     training = chosen.contrastive_training
     total = updates or training.updates
-    contents = [ledger.require_success(str(place)).content for place in (*pairs, tokenizer)]
+    contents = [ledger.require_success(place).content for place in (*pairs, tokenizer)]
     numbers = dataclasses.asdict(chosen)
     plain = [numbers[part] for part in ("text", "contrastive", "contrastive_training", "split")]
     fingerprint = ledger.fingerprint(CODE_VERSION, [plain, total], contents)
@@ -42,7 +42,7 @@ def train(
         typer.echo(f"{output} is up to date")
         return
     process = runtime.start()
-    files = [f for directory in pairs for f in list_files(str(directory), ".parquet")]
+    files = [f for directory in pairs for f in list_files(directory, ".parquet")]
     words = storage.read_bytes(join(tokenizer, TOKENIZER)).decode()
     trainer = ContrastiveTrainer(chosen, files, words, process, fingerprint)
     loop.run(

@@ -9,7 +9,7 @@ import typer
 
 from pipelines import ledger
 from pipelines.storage import list_files
-from training import cli, finished, loop, runtime
+from training import cli, finished, loop, remote, runtime
 from training.checkpoints import checkpoint
 from training.config import Recipe
 from training.dvae import report as dvae_report
@@ -48,8 +48,8 @@ class _Measures:
         return {"reconstructions": self._picture} if self._picture else {}
 
 
-def _fingerprint(recipe: Recipe, updates: int, pairs: list[Path]) -> str:
-    contents = [ledger.require_success(str(directory)).content for directory in pairs]
+def _fingerprint(recipe: Recipe, updates: int, pairs: list[str]) -> str:
+    contents = [ledger.require_success(directory).content for directory in pairs]
     numbers = dataclasses.asdict(recipe)
     plain = [numbers[part] for part in ("dvae", "dvae_training", "split")]
     return ledger.fingerprint(CODE_VERSION, [plain, updates], contents)
@@ -57,10 +57,10 @@ def _fingerprint(recipe: Recipe, updates: int, pairs: list[Path]) -> str:
 
 def train(
     recipe: Annotated[str, typer.Option(help="name of a recipe of training/recipes.py")],
-    pairs: Annotated[
-        list[Path], typer.Option(help="directory deduped_pairs/batch=...; repeatable")
+    pairs: Annotated[list[str], typer.Option(help="directory deduped_pairs/batch=...; repeatable")],
+    output: Annotated[
+        Path, typer.Option(parser=remote.local, help="directory of checkpoints and the result")
     ],
-    output: Annotated[Path, typer.Option(help="directory of checkpoints and the result")],
     updates: Annotated[int, typer.Option(help="end after so many updates; 0: the recipe's")] = 0,
     compiled: Annotated[
         bool | None,
@@ -79,7 +79,7 @@ def train(
         typer.echo(f"{output} is up to date")
         return
     process = runtime.start()
-    files = [f for directory in pairs for f in list_files(str(directory), ".parquet")]
+    files = [f for directory in pairs for f in list_files(directory, ".parquet")]
     execution = Execution(
         process.device.type == "cuda" if compiled is None else compiled, recompute
     )

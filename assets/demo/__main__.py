@@ -5,7 +5,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -63,8 +63,8 @@ def _demonstrate() -> None:
             with _small_web(instance, settings, directory, port) if crawls else _nothing():
                 log = directory / "daemon.log"
                 say(f"starting the Dagster daemon (its output: {log})")
-                with daemon.running(instance, home, log):
-                    _launch_all(instance, settings, launches)
+                with daemon.running(instance, home, log) as daemon_lives:
+                    _launch_all(instance, settings, launches, daemon_lives)
         else:
             say("every stage is finished and current; nothing to run")
     say(results.funnel_text(settings.layout))
@@ -72,7 +72,12 @@ def _demonstrate() -> None:
         say(line)
 
 
-def _launch_all(instance: dg.DagsterInstance, settings: Settings, launches: list[Launch]) -> None:
+def _launch_all(
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    launches: list[Launch],
+    daemon_lives: Callable[[], bool],
+) -> None:
     total = sum(len(launch.assets) for launch in PLAN)
     done = total - sum(len(launch.assets) for launch in launches)
     if done:
@@ -81,7 +86,7 @@ def _launch_all(instance: dg.DagsterInstance, settings: Settings, launches: list
         say(f"dagster job launch -j {launch.job}")
         progress = Progress(total, done)
         run_id = runs.launch(launch.job, launch.tags(settings_hash(settings)))
-        status = runs.follow(instance, run_id, progress)
+        status = runs.follow(instance, run_id, progress, daemon_lives)
         done += len(launch.assets)
         if status is not dg.DagsterRunStatus.SUCCESS:
             reason = "\n".join(progress.errors) or f"the run ended as {status.value}"

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +150,7 @@ def _rows(directory: str, columns: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _copy(source: str, target: Path) -> None:
-    shutil.copyfile(source, target)
+    target.write_bytes(storage.read_bytes(source))
 
 
 def _write_curves(layout: Layout, target: Path) -> None:

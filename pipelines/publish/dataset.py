@@ -109,13 +109,9 @@ class _Builder:
         for path, (_, picture) in found.items():
             files.append(versions.write_file(self._version, path, picture))
         samples = {path: caption for path, (caption, _) in found.items()}
-        manifest = versions.seal(
-            self._version, self._manifest(files, dropped, samples), self._layout
-        )
-        rejects = self._layout.rejects(schemas.Stage.PUBLISH, manifest.version)
-        rows = parquet.read_batches(f"{self._work}/{_REJECTS}")
-        parquet.write(join(rejects, "part-00000.parquet"), rows, schemas.REJECTS)
-        return manifest
+        rejects = parquet.read_batches(f"{self._work}/{_REJECTS}")
+        manifest = self._manifest(files, dropped, samples)
+        return versions.seal(self._version, manifest, rejects, self._layout)
 
     def _write_tables(self) -> tuple[dict[str, int], list[PublishedFile]]:
         config = self._config

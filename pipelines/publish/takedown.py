@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -132,7 +131,7 @@ class _Rebuilt:
         others = [f for f in manifest.files if f not in tables and f.path not in written_again]
         rows = sum(file.rows for file in tokens)
         taken = manifest.dropped.get(TAKEN_DOWN, 0) + manifest.rows - rows
-        sealed = versions.seal(
+        return versions.seal(
             self._built,
             dataclasses.replace(
                 manifest,
@@ -151,10 +150,9 @@ class _Rebuilt:
                 samples=samples,
                 parent=manifest.version,
             ),
+            self._rejects(gone),
             self._layout,
         )
-        self._write_rejects(sealed.version, gone)
-        return sealed
 
     def _removed(self) -> Iterator[pa.Table]:
         for index, mask in self._listed.items():
@@ -195,14 +193,12 @@ class _Rebuilt:
             fs.get_file(path, target)
         return file
 
-    def _write_rejects(self, version: str, gone: pa.Table) -> None:
-        def rejects(of: str) -> str:
-            return join(self._layout.rejects(schemas.Stage.PUBLISH, of), "part-00000.parquet")
-
-        rows = rejected(gone, schemas.Stage.PUBLISH, [TAKEN_DOWN] * gone.num_rows)
-        before = parquet.read_batches(rejects(self._manifest.version))
-        nameless = (_without_names(batch, gone.column("uid")) for batch in before)
-        parquet.write(rejects(version), itertools.chain(nameless, [rows]), schemas.REJECTS)
+    def _rejects(self, gone: pa.Table) -> Iterator[pa.RecordBatch]:
+        """Those of the version before, and the rows that go now."""
+        before = self._layout.rejects(schemas.Stage.PUBLISH, self._manifest.version)
+        for batch in parquet.read_batches(join(before, versions.REJECTS)):
+            yield _without_names(batch, gone.column("uid"))
+        yield rejected(gone, schemas.Stage.PUBLISH, [TAKEN_DOWN] * gone.num_rows)
 
 
 def _filtered(batches: Iterable[pa.RecordBatch], keep: pa.Array) -> Iterator[pa.RecordBatch]:

@@ -6,12 +6,13 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines import ledger, storage
+from pipelines import ledger, parquet, schemas, storage
 from pipelines.layout import Layout, join
 from pipelines.ledger import Finished, Funnel
 from pipelines.publish import card, croissant
@@ -23,9 +24,11 @@ from pipelines.publish.manifest import (
     read_manifest,
     sha256,
 )
+from pipelines.schemas import Stage
 
 CARD = "README.md"
 CROISSANT = "croissant.json"
+REJECTS = "part-00000.parquet"
 
 _BUILDING = ".publishing"
 _PREFIX = "v="
@@ -36,7 +39,7 @@ def workspace(directory: str) -> Iterator[str]:
     """An empty local directory; on a local disk below `directory`, one publication at a time."""
     fs, path = storage.filesystem(directory)
     if not isinstance(fs, LocalFileSystem):
-        with tempfile.TemporaryDirectory() as temporary:
+        with tempfile.TemporaryDirectory() as temporary, storage.naming(temporary):
             yield temporary
         return
     with only_publication(directory):
@@ -45,7 +48,8 @@ def workspace(directory: str) -> Iterator[str]:
         shutil.rmtree(work, ignore_errors=True)
         os.makedirs(work)
         try:
-            yield work
+            with storage.naming(work):
+                yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
@@ -66,12 +70,15 @@ def only_publication(directory: str) -> Iterator[None]:
         yield
 
 
-def seal(built: str, manifest: Manifest, layout: Layout) -> Manifest:
+def seal(
+    built: str, manifest: Manifest, rejects: Iterable[pa.RecordBatch], layout: Layout
+) -> Manifest:
     """Add card, Croissant file, manifest and marker to a version, and put it in its place.
 
     Args:
         built: local directory with the files that `manifest` lists.
         manifest: with `version` empty; the hash over all files becomes its name.
+        rejects: the rows that are not in it.
         layout: of the data root.
 
     Returns:
@@ -96,6 +103,8 @@ def seal(built: str, manifest: Manifest, layout: Layout) -> Manifest:
     )
     ledger.write_success(built, finished)
     target = version_directory(layout, version)
+    # Before the version: one that is there is never looked at again.
+    parquet.write(join(layout.rejects(Stage.PUBLISH, version), REJECTS), rejects, schemas.REJECTS)
     _put_in_place(built, target, manifest)
     return read_manifest(target)
 

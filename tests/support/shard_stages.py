@@ -1,5 +1,6 @@
 """Processors for tests of `ShardStage`; importable by name, so that other processes find them."""
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -72,6 +73,25 @@ class KillAfterTwoShards(Encode):
         return found
 
     seen = False
+
+
+class KillFirst(Encode):
+    """Kills the first process that it works in, in the middle of a shard; spares the others."""
+
+    def __call__(self, batch: pa.RecordBatch) -> Processed:
+        found = super().__call__(batch)
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(os.environ["KILLED"], os.O_CREAT | os.O_EXCL))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+
+class KillAll(Encode):
+    """Kills every process that it works in."""
+
+    def __call__(self, batch: pa.RecordBatch) -> Processed:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(batch)
 
 
 class Counting(Encode):

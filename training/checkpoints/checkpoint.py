@@ -21,6 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
+from training import remote
 from training.checkpoints import atomic_directory, stored_tensors
 from training.checkpoints.stored_tensors import StoredTensors
 from training.distributed.shards import Rows
@@ -81,6 +82,7 @@ def save(directory: Path, checkpoint: Checkpoint, keep: int = 2) -> None:
         }
         (temporary / STATE).write_text(json.dumps(state, indent=1))
         atomic_directory.commit(temporary, target)
+        remote.push(target)
         _remove_old(directory, checkpoint.fingerprint, keep)
     barrier()
 
@@ -188,11 +190,13 @@ def _remove_old(directory: Path, fingerprint: str, keep: int) -> None:
         temporary.replace(directory / BEST)
     for old in list(own)[:-keep]:
         if old != best:
+            remote.remove(old)
             shutil.rmtree(old)
 
 
 def clear(directory: Path) -> None:
     """Remove every checkpoint."""
+    remote.remove(directory)
     shutil.rmtree(directory, ignore_errors=True)
 
 
