@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.lib import daemon
+from assets.lib import daemon, runs
 from assets.lib.children import child
 from assets.lib.home import UserError, dagster_home, require_port, require_python, whole_number
 from assets.lib.settings import Settings, demo_directory
@@ -46,12 +46,14 @@ def _serve() -> int:
         if (web / "truth.json").exists():
             _serve_small_web(stack, web)
         log = home / "daemon.log"
-        stack.enter_context(daemon.running(instance, home, log))
+        daemon_lives = stack.enter_context(daemon.running(instance, home, log))
         argv = [sys.executable, "-m", "dagster_webserver", "-w", "workspace.yaml"]
         process = stack.enter_context(child([*argv, "-p", str(port), *_QUIET], _PATIENCE_SECONDS))
         url = f"http://127.0.0.1:{port}"
         print(f"Dagster UI: {url} (daemon log: {log}); Ctrl-C stops all", flush=True)
         while process.poll() is None:
+            if not daemon_lives():
+                raise UserError(runs.DAEMON_ENDED)
             time.sleep(0.5)
     raise UserError("the web server ended; its output above says why")
 

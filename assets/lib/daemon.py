@@ -4,7 +4,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -13,9 +13,12 @@ import psutil
 from assets.lib import runs
 from assets.lib.children import child
 from assets.lib.home import UserError
+from assets.lib.storage import postgres_url
 
 _PATIENCE_SECONDS = 15.0
 _START_SECONDS = 120.0
+# Twice the interval of a daemon's heartbeats.
+_FRESH_SECONDS = 60.0
 _WORKED_ON = [
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
@@ -38,8 +41,10 @@ def is_running(home: Path) -> bool:
 
 
 @contextlib.contextmanager
-def running(instance: dg.DagsterInstance, home: Path, log: Path) -> Iterator[None]:
+def running(instance: dg.DagsterInstance, home: Path, log: Path) -> Iterator[Callable[[], bool]]:
     """Run a daemon while the block runs, unless one of this instance is there already.
+
+    The block gets a function that tells whether the daemon still lives.
 
     Args:
         instance: the instance of `home`; heartbeats are read from it.
@@ -50,18 +55,52 @@ def running(instance: dg.DagsterInstance, home: Path, log: Path) -> Iterator[Non
         UserError: if the daemon ends or does not report within two minutes.
     """
     if is_running(home):
-        yield
+        yield lambda: is_running(home)
+        return
+    if _beats_elsewhere(instance):
+        yield lambda: True
         return
     abandon_runs(instance)
+    try:
+        with _started(instance, log) as process:
+            yield lambda: process.poll() is None
+    finally:
+        # It has ended: the next start need not find out whether this heartbeat is a living one's.
+        instance.wipe_daemon_heartbeats()
+
+
+@contextlib.contextmanager
+def _started(instance: dg.DagsterInstance, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
     argv = [sys.executable, "-m", "dagster._daemon", "run", "-w", "workspace.yaml"]
     with open(log, "ab") as output, child(argv, _PATIENCE_SECONDS, output) as process:
         _wait_for_heartbeat(instance, process, log)
         try:
-            yield
+            yield process
         finally:
-            # A run that loses its daemon is killed; a cancelled one writes its checkpoint first.
-            for run in instance.get_runs(filters=dg.RunsFilter(statuses=_WORKED_ON)):
-                runs.cancel(instance, run.run_id)
+            if process.poll() is None:
+                # A run that loses its daemon is killed; a cancelled one writes its checkpoint.
+                for run in instance.get_runs(filters=dg.RunsFilter(statuses=_WORKED_ON)):
+                    runs.cancel(instance, run.run_id)
+            else:
+                abandon_runs(instance)
+
+
+def _beats_elsewhere(instance: dg.DagsterInstance) -> bool:
+    """Whether another machine's daemon works on the same PostgreSQL database.
+
+    A daemon of this machine that was just killed has left a fresh heartbeat too, so a fresh one
+    is waited out: only a living daemon gives the next.
+    """
+
+    def newest() -> float:
+        return max((b.timestamp for b in instance.get_daemon_heartbeats().values()), default=0.0)
+
+    last = newest()
+    while postgres_url() is not None and time.time() - last < _FRESH_SECONDS:
+        if newest() > last:
+            return True
+        time.sleep(0.5)
+    return False
 
 
 def abandon_runs(instance: dg.DagsterInstance) -> None:

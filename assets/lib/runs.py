@@ -17,6 +17,7 @@ _POLL_SECONDS = 0.5
 _CANCEL_SECONDS = 60.0
 # Their names are one argument of a command, which Linux limits to 128 KiB.
 _BATCHES_AT_ONCE = 1000
+DAEMON_ENDED = "the Dagster daemon ended; its log says why. Start again: finished work is kept"
 _LAUNCH_TAG = "dalle/launch"
 _PARTITION_TAG = "dagster/partition"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -81,15 +82,22 @@ def _dagster_job(action: str, job: str, *options: str) -> None:
 
 
 def follow(
-    instance: dg.DagsterInstance, run_id: str, on_event: Callable[[Event], None]
+    instance: dg.DagsterInstance,
+    run_id: str,
+    on_event: Callable[[Event], None],
+    daemon_lives: Callable[[], bool] = lambda: True,
 ) -> dg.DagsterRunStatus:
     """Hand every new event of the run to `on_event` until the run ends.
 
-    If this is interrupted, the run is cancelled and waited for.
+    If this is interrupted, the run is cancelled and waited for. `daemon_lives` is what
+    `daemon.running` gives, where the caller runs the daemon.
+
+    Raises:
+        UserError: if the daemon ends before the run: nobody would work on it.
     """
     cursor: str | None = None
     try:
-        while True:
+        while daemon_lives():
             run = instance.get_run_by_id(run_id)
             connection = instance.get_records_for_run(run_id, cursor=cursor)
             cursor = connection.cursor
@@ -101,6 +109,7 @@ def follow(
     except BaseException:
         cancel(instance, run_id)
         raise
+    raise UserError(DAEMON_ENDED)
 
 
 def cancel(instance: dg.DagsterInstance, run_id: str) -> None:

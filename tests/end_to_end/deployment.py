@@ -7,10 +7,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import psutil
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -35,6 +38,23 @@ class Site:
     @property
     def data(self) -> Path:
         return self.directory / "demo" / "data"
+
+    @contextlib.contextmanager
+    def as_environment(self) -> Iterator[None]:
+        """Make this process one of the deployment."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [n for n in os.environ if n.startswith(("DAGSTER_", "DALLE_"))]:
+                patch.delenv(name)
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            patch.chdir(REPOSITORY)
+            yield
+
+    @contextlib.contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """The deployment's Dagster instance, in the deployment's environment."""
+        with self.as_environment(), dg.DagsterInstance.get() as instance:
+            yield instance
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,13 @@ DATASETS = (
     "token_grids",
 )
 OPTIONAL = ("nsfw_scores", "text_area_scores", "clip_scores", "contrastive", "embedding_overlap")
+OPTIONAL += ("model_comparison", "promoted_model")
 ASSETS = (*DATASETS, "coco_hash_index", "bpe_tokenizer", "dvae", "token_dataset", "dalle")
 ASSETS += ("samples", "evaluation")
 
 
 def test_every_asset_is_materialised(finished_site: FinishedSite) -> None:
-    with dg.DagsterInstance.from_config(str(finished_site.home)) as instance:
+    with finished_site.instance() as instance:
         events = instance.get_latest_materialization_events([dg.AssetKey(a) for a in ASSETS])
         missing = [key.to_user_string() for key, event in events.items() if event is None]
         assert not missing
@@ -84,7 +85,7 @@ def test_every_check_passed(finished_site: FinishedSite) -> None:
     from assets.definitions import defs
 
     keys = list(defs.resolve_asset_graph().asset_check_keys)
-    with dg.DagsterInstance.from_config(str(finished_site.home)) as instance:
+    with finished_site.instance() as instance:
         latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     assert {key.name: latest[key].status.value for key in keys if key in latest} == {
         key.name: "SUCCEEDED" for key in keys if key.asset_key.path[-1] not in OPTIONAL
