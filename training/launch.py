@@ -3,7 +3,7 @@
 torchrun passes SIGINT and SIGTERM on to its workers, which write a checkpoint and end so; itself it
 ends with status 1 and a traceback, as after a defect, and also when a worker is lost. Here the
 status is 128 + the signal's number, or that of the worker that ended first. The arguments are
-torchrun's.
+torchrun's; over several hosts, it is started on each of them.
 """
 
 import logging
@@ -21,12 +21,19 @@ _ADVICE = (
     "its newest checkpoint"
 )
 
+_HOST_LOST = (
+    "another host ended or cannot be reached. Start the same command on every host again: the run "
+    "goes on from its newest checkpoint"
+)
+
 
 def _what_happened(failed: ChildFailedError) -> tuple[int, str]:
     """Exit status and sentence about the worker that ended first."""
     # Those that ended because another one had are no cause, whoever was noticed first.
     causes = {r: f for r, f in failed.failures.items() if f.exitcode != PEER_LOST}
-    rank, first = min((causes or failed.failures).items(), key=lambda item: item[1].timestamp)
+    if not causes:
+        return PEER_LOST, _HOST_LOST
+    rank, first = min(causes.items(), key=lambda item: item[1].timestamp)
     if first.exitcode > 0:
         return (
             first.exitcode,

@@ -41,7 +41,7 @@ class TrainingProgram:
     Attributes:
         module: Python module of the entry point.
         arguments: its command line; all of its configuration is here.
-        processes: training processes; None starts plain Python instead of torchrun.
+        processes: training processes on this host; None starts plain Python instead of torchrun.
     """
 
     module: str
@@ -53,7 +53,9 @@ class TrainingProgram:
         python = [sys.executable, "-m"]
         if self.processes is None:
             return [*python, self.module, *self.arguments]
-        torchrun = ["training.launch", "--standalone", f"--nproc-per-node={self.processes}"]
+        # torchrun's own variable: where it is set, they say how several hosts meet.
+        alone = [] if "PET_NNODES" in os.environ else ["--standalone"]
+        torchrun = ["training.launch", *alone, f"--nproc-per-node={self.processes}"]
         return [*python, *torchrun, "-m", self.module, *self.arguments]
 
     def environment(self) -> dict[str, str]:

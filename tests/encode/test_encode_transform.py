@@ -160,7 +160,7 @@ def test_another_bpe_configuration_is_refused(layout: Layout) -> None:
 
 
 def test_a_dask_cluster_gives_the_same_bytes(layout: Layout, tmp_path: Path) -> None:
-    from distributed import LocalCluster, default_client
+    from distributed import LocalCluster
 
     def files() -> dict[str, bytes]:
         return {
@@ -178,7 +178,6 @@ def test_a_dask_cluster_gives_the_same_bytes(layout: Layout, tmp_path: Path) -> 
     ) as cluster:
         engine = Engine("DaskRunner", (f"--dask_client_address={cluster.scheduler_address}",))
         encode(layout, config, engine)
-        default_client().close()
     assert files() == here
     assert len(here) == 3
 

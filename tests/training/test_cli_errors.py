@@ -10,6 +10,12 @@ from tiny_training import Finished
 
 from pipelines.layout import Layout
 
+# Programs of both models, and what their options for the transformer and the output are called.
+PROGRAMS = [
+    ("training.sample", "--checkpoint", "--out"),
+    ("training.evaluate", "--dalle", "--output"),
+]
+
 
 @pytest.fixture
 def run(
@@ -79,13 +85,18 @@ def test_dataset_of_another_grid(
     assert_one_sentence(found, "has grid 4, recipe paper_12b needs 32; publish a dataset for")
 
 
-@pytest.mark.parametrize("module", ["training.sample", "training.evaluate"])
+@pytest.mark.parametrize(("module", "model", "output"), PROGRAMS)
 def test_missing_model(
-    run: tiny_training.Runner, finished: Finished, module: str, tmp_path: Path
+    run: tiny_training.Runner,
+    finished: Finished,
+    module: str,
+    model: str,
+    output: str,
+    tmp_path: Path,
 ) -> None:
     found = run(
-        module, "--dalle", tmp_path / "none", "--dvae", finished.dvae,
-        "--dataset", finished.dataset, "--output", tmp_path,
+        module, model, tmp_path / "none", "--dvae", finished.dvae,
+        "--dataset", finished.dataset, output, tmp_path,
     )  # fmt: skip
     assert_one_sentence(found, f"{tmp_path}/none holds no finished model; train it first")
 
@@ -94,8 +105,8 @@ def test_numbers_out_of_range(
     run: tiny_training.Runner, finished: Finished, tiny_recipe: str, tmp_path: Path
 ) -> None:
     models = (
-        *("--dalle", finished.dalle, "--dvae", finished.dvae),
-        *("--dataset", finished.dataset, "--output", tmp_path),
+        *("--checkpoint", finished.dalle, "--dvae", finished.dvae),
+        *("--dataset", finished.dataset, "--out", tmp_path),
     )
     found = run("training.sample", *models, "--temperature", 0)
     assert_one_sentence(found, "temperature must be positive, got 0.0")
@@ -111,11 +122,11 @@ def test_a_dvae_that_did_not_make_the_codes(
 ) -> None:
     from training import train_dvae
 
-    train_dvae.train(tiny_recipe, [finished.pairs], tmp_path / "dvae", updates=1)
-    for module in ("training.sample", "training.evaluate"):
+    train_dvae.train(tiny_recipe, [str(finished.pairs)], tmp_path / "dvae", updates=1)
+    for module, model, output in PROGRAMS:
         found = run(
-            module, "--dalle", finished.dalle, "--dvae", tmp_path / "dvae",
-            "--dataset", finished.dataset, "--output", tmp_path / "o",
+            module, model, finished.dalle, "--dvae", tmp_path / "dvae",
+            "--dataset", finished.dataset, output, tmp_path / "o",
         )  # fmt: skip
         assert_one_sentence(found, "were made by the dVAE")
 

@@ -141,7 +141,7 @@ def test_a_run_reports_bounds_codebook_and_pictures(
     training = dataclasses.replace(tiny.dvae_training, validate_every=4, least_share=4.0)
     recipe = dataclasses.replace(tiny, dvae_training=training)
     monkeypatch.setitem(recipes.RECIPES, "tiny", lambda: recipe)
-    train_dvae.train("tiny", [pairs], tmp_path, 8)
+    train_dvae.train("tiny", [str(pairs)], tmp_path, 8)
     lines = read_metrics(tmp_path)
     assert [line["step"] for line in lines if "true" in line] == [4, 8]
     last = lines[-1]

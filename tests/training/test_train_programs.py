@@ -84,8 +84,8 @@ def test_the_demo_dvae_stopped_by_sigterm_ends_as_if_never_stopped(tmp_path: Pat
     assert checkpoints(stopped)[0] < f"update-{updates:09d}"
     assert not (stopped / "final").exists()
 
-    train_dvae.train("demo", [pairs], stopped, updates)
-    train_dvae.train("demo", [pairs], whole, updates)
+    train_dvae.train("demo", [str(pairs)], stopped, updates)
+    train_dvae.train("demo", [str(pairs)], whole, updates)
     assert_same_weights(stopped, whole)
     assert [line["step"] for line in read_metrics(stopped)] == list(range(1, updates + 1))
 
@@ -106,7 +106,7 @@ def test_a_killed_dvae_run_ends_as_if_never_killed(
     # What a kill in the middle of a line leaves behind.
     with open(output / METRICS, "a") as stream:
         stream.write('{"step": 60, "lo')
-    train_dvae.train(tiny_recipe, [finished.pairs], output)
+    train_dvae.train(tiny_recipe, [str(finished.pairs)], output)
     assert "going on from update" in capsys.readouterr().out
     assert_same_weights(output, finished.dvae)
     assert [line["step"] for line in read_metrics(output)] == list(range(1, 61))
@@ -141,7 +141,7 @@ def test_a_finished_run_returns_at_once(
 
     monkeypatch.setattr(train_dvae, "DVAETrainer", unwanted)
     monkeypatch.setattr(train_dalle, "DALLETrainer", unwanted)
-    train_dvae.train(tiny_recipe, [finished.pairs], finished.dvae)
+    train_dvae.train(tiny_recipe, [str(finished.pairs)], finished.dvae)
     train_dalle.train(tiny_recipe, finished.dataset, finished.dalle)
     assert capsys.readouterr().out.count("is up to date") == 2
     # Another number of updates is another run.
@@ -160,7 +160,7 @@ def test_a_signal_in_the_first_update_is_not_lost(
 
     monkeypatch.setattr(train_dvae.DVAETrainer, "update", interrupted)
     with pytest.raises(Stopped) as stopped:
-        train_dvae.train(tiny_recipe, [finished.pairs], tmp_path)
+        train_dvae.train(tiny_recipe, [str(finished.pairs)], tmp_path)
     assert stopped.value.code == 143
     assert checkpoints(tmp_path) == ["update-000000001"]
 
