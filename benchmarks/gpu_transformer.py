@@ -1,8 +1,8 @@
 """The transformer on the device at hand, for `python -m benchmarks.gpu_marks`.
 
 Equality and cost of each attention pattern, the training step of `cc3m_1b` in bf16 and in fp16
-with a scale for each block, losses of a short training, and 512 candidates of one caption beside
-the time to read the weights once a step.
+with a scale for each block, losses of a short training, what costs most in it, and 512 candidates
+of one caption beside the time to read the weights once a step.
 """
 
 import functools
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.step_profile import busiest
 from training.config import TransformerConfig
 from training.dalle.flops import model_flops, peak_flops
 from training.dalle.optimizer import ClippedAdamW, clip_by_norm, global_norm
@@ -84,7 +85,8 @@ def _pattern(kind: str, device: torch.device, size: Size) -> str:
 
 
 def _error(found: Tensor, wanted: Tensor) -> float:
-    return float((found.detach().float() - wanted.detach()).abs().max() / wanted.abs().max())
+    found, wanted = found.detach().float(), wanted.detach()
+    return float((found - wanted).abs().max() / wanted.abs().max())
 
 
 def _cost(work: Callable[[], object], device: torch.device, rounds: int = 5) -> tuple[float, float]:
@@ -143,6 +145,8 @@ def _training(
         f"{mfu}{done / rate:.1%} of a bf16 product, {taken:.1f} GiB; "
         f"loss {float(losses[0]):.3f} to {float(losses[-1]):.3f}"
     )
+    if compiled == size.compiled and precision is Precision.BF16:
+        yield from busiest(update, device)
 
 
 def _generation(device: torch.device, size: Size) -> str:

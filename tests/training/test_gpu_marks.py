@@ -40,9 +40,13 @@ def test_it_runs_small_where_only_torch_is_installed() -> None:
     errors = [float(part.split()[0]) for line in others[:4] for part in line.split("dense ")[1:]]
     assert len(errors) == 4
     assert max(errors) < 1e-5
-    losses = [line.split("loss ")[1].split(" to ") for line in others[4:6]]
-    assert all(float(last) < float(first) for first, last in losses)
-    assert others[6] == "candidates: not measured: psutil"
+    updates = [line for line in others if line.startswith("update")]
+    losses = [line.split("loss ")[1].split(" to ") for line in updates]
+    assert [float(last) < float(first) for first, last in losses] == [True, True]
+    shares = [float(line.split("%")[0]) for line in others if line.startswith("  ")]
+    assert len(shares) == 10
+    assert 0 < sum(shares) <= 100
+    assert others[-1] == "candidates: not measured: psutil"
 
 
 def test_candidates_are_drawn_where_the_packages_are() -> None:

@@ -1,0 +1,42 @@
+"""Where the time of a training step goes on the CPU: `python -m benchmarks.step_profile`.
+
+The step is that of `make bench`: the table's configuration in fp32 on one thread.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+_ROUNDS = 5
+
+
+def busiest(step: Callable[[], object], device: torch.device, shown: int = 10) -> Iterator[str]:
+    """The operations, on a GPU the kernels, that take most of a step's time, a line each."""
+    cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    step()
+    with profile(activities=activities) as profiled:
+        for _ in range(_ROUNDS):
+            step()
+    spent = {
+        event.key: (event.self_device_time_total if cuda else event.self_cpu_time_total) / _ROUNDS
+        for event in profiled.key_averages()
+    }
+    total = sum(spent.values())
+    for name in sorted(spent, key=spent.__getitem__, reverse=True)[:shown]:
+        yield f"  {spent[name] / total:6.1%} {spent[name] / 1e3:9.2f} ms  {name[:80]}"
+
+
+def main() -> None:
+    """Print the table's step."""
+    from benchmarks.training_marks import ours
+
+    torch.set_num_threads(1)
+    _, step = ours()
+    for line in busiest(step, torch.device("cpu")):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
