@@ -8,10 +8,9 @@ from assets.lib.crawl_checks import broken_rows_check, success_rate_check
 from assets.lib.partitions import crawl_batches, registered_batch
 from assets.lib.settings import Settings
 from assets.lib.stages import crawl_configs
-from pipelines import schemas, storage
+from pipelines import code_versions, schemas, storage
 
 GROUP = "crawl"
-CODE_VERSION = "2"
 
 
 @dg.asset(
@@ -19,7 +18,7 @@ CODE_VERSION = "2"
     kinds={"beam", "parquet"},
     owners=["team:data"],
     partitions_def=crawl_batches,
-    code_version=CODE_VERSION,
+    code_version=code_versions.CANDIDATES,
     metadata=report.definition_metadata(schemas.IMAGE_TEXT_CANDIDATES),
     pool="crawl",
 )
@@ -48,7 +47,7 @@ def image_text_candidates(
     owners=["team:data"],
     partitions_def=crawl_batches,
     deps=[image_text_candidates],
-    code_version=CODE_VERSION,
+    code_version=code_versions.FETCH,
     metadata=report.definition_metadata(schemas.FETCHED_PAIRS),
     pool="crawl",
 )

@@ -11,11 +11,10 @@ from assets.lib.contract_checks import contract_check, kept_in, ledger_check, ro
 from assets.lib.partitions import crawl_batches, registered_batch
 from assets.lib.settings import Settings
 from assets.lib.usual import usual, warning_check
-from pipelines import ledger, schemas
+from pipelines import code_versions, ledger, schemas
 from pipelines.layout import Layout
 from pipelines.ledger import Finished
 
-CODE_VERSION = "3"
 # Of the usual keep rate; sources differ by less, and a broken rule or detector by more.
 _DRIFT = 0.2
 # Standard deviations that a small batch may be away by chance.
@@ -28,7 +27,7 @@ _CHANCE = 3
     owners=["team:data"],
     partitions_def=crawl_batches,
     deps=[fetched_pairs],
-    code_version=CODE_VERSION,
+    code_version=code_versions.CURATE,
     metadata=report.definition_metadata(schemas.CURATED_PAIRS),
 )
 def curated_pairs(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:

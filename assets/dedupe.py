@@ -18,14 +18,13 @@ from assets.lib.contract_checks import (
 )
 from assets.lib.partitions import batches_to_check, crawl_batches, registered_batch
 from assets.lib.settings import Settings
-from pipelines import schemas
+from pipelines import code_versions, schemas
 from pipelines.layout import Layout, join
 
 if TYPE_CHECKING:
     from pipelines.dedupe.references import ReferenceSource
 
 GROUP = "dedupe"
-CODE_VERSION = "3"
 _PAIRS_LOOKED_AT = 5000
 _COPIES_SHOWN = 32
 _SHEET_BYTES = 60_000
@@ -35,7 +34,7 @@ _SHEET_BYTES = 60_000
     group_name=GROUP,
     kinds={"beam", "parquet"},
     owners=["team:data"],
-    code_version=CODE_VERSION,
+    code_version=code_versions.REFERENCE_INDEX,
     metadata=report.definition_metadata(schemas.COCO_HASH_INDEX),
 )
 def coco_hash_index(settings: Settings) -> dg.MaterializeResult:
@@ -65,7 +64,7 @@ def coco_hash_index(settings: Settings) -> dg.MaterializeResult:
     owners=["team:data"],
     partitions_def=crawl_batches,
     deps=[curated_pairs, coco_hash_index],
-    code_version=CODE_VERSION,
+    code_version=code_versions.DEDUPE,
     metadata=report.definition_metadata(schemas.DEDUPED_PAIRS),
 )
 def deduped_pairs(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:

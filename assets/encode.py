@@ -10,10 +10,9 @@ from assets.lib import report
 from assets.lib.contract_checks import contract_check, kept_in, ledger_check, rows_check
 from assets.lib.partitions import all_finished_batches, crawl_batches, registered_batch
 from assets.lib.settings import Settings
-from pipelines import schemas
+from pipelines import code_versions, schemas
 
 GROUP = "encode"
-TOKENIZER_CODE_VERSION, GRIDS_CODE_VERSION = "1", "2"
 
 
 @dg.asset(
@@ -21,7 +20,7 @@ TOKENIZER_CODE_VERSION, GRIDS_CODE_VERSION = "1", "2"
     kinds={"tokenizers"},
     owners=["team:data"],
     deps=[deduped_pairs],
-    code_version=TOKENIZER_CODE_VERSION,
+    code_version=code_versions.TOKENIZER,
 )
 def bpe_tokenizer(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     """Byte-level BPE over the lower-cased captions of every finished batch."""
@@ -41,7 +40,7 @@ def bpe_tokenizer(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
     partitions_def=crawl_batches,
     # Named by its key: the model's asset is downstream of this stage's tokenizer.
     deps=[deduped_pairs, bpe_tokenizer, dg.AssetKey("dvae")],
-    code_version=GRIDS_CODE_VERSION,
+    code_version=code_versions.TOKEN_GRIDS,
     metadata=report.definition_metadata(schemas.DATASETS["token_grids"]),
     pool="gpu",
 )

@@ -9,12 +9,10 @@ from assets.lib.freshness import WEEKLY
 from assets.lib.partitions import all_finished_batches
 from assets.lib.settings import Settings
 from assets.lib.stages import takedown_list
-from pipelines import schemas
+from pipelines import code_versions, schemas
 from pipelines.layout import join
 from pipelines.publish.manifest import DatasetError, Manifest, read_manifest, verify
 from pipelines.row_rules import offending_rows
-
-CODE_VERSION = "2"
 
 
 @dg.asset(
@@ -22,7 +20,7 @@ CODE_VERSION = "2"
     kinds={"parquet"},
     owners=["team:data"],
     deps=[token_grids, bpe_tokenizer, dg.AssetKey("dvae")],
-    code_version=CODE_VERSION,
+    code_version=code_versions.PUBLISH,
     metadata=report.definition_metadata(schemas.DATASETS["token_grids"]),
     freshness_policy=WEEKLY,
 )

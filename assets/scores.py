@@ -17,16 +17,16 @@ from assets.lib.home import UserError
 from assets.lib.models import required_image_text_model
 from assets.lib.partitions import crawl_batches, registered_batch
 from assets.lib.settings import Settings
+from pipelines import code_versions
 from pipelines.curate import score_models, scores
 
-CODE_VERSION = "1"
 _DEFINITION: dict[str, Any] = {
     "group_name": "curate",
     "kinds": {"beam", "onnx", "parquet"},
     "owners": ["team:data"],
     "partitions_def": crawl_batches,
     "deps": [curated_pairs],
-    "code_version": CODE_VERSION,
+    "code_version": code_versions.SCORES,
 }
 _NSFW = scores.scores_schema("nsfw", score_models.NSFW_DOC)
 _TEXT = scores.scores_schema("text_area", score_models.TEXT_DOC)

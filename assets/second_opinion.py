@@ -17,7 +17,8 @@ from assets.lib.home import UserError
 from assets.lib.models import required_image_text_model
 from assets.lib.partitions import crawl_batches, registered_batch
 from assets.lib.settings import Settings
-from pipelines.dedupe.embedding_schema import CODE_VERSION, overlap_schema
+from pipelines import code_versions
+from pipelines.dedupe.embedding_schema import overlap_schema
 from pipelines.layout import Layout
 
 _SHOWN = 32
@@ -38,7 +39,7 @@ class OverlapConfig(dg.Config):
     owners=["team:data"],
     partitions_def=crawl_batches,
     deps=[deduped_pairs, coco_hash_index, dg.AssetKey("contrastive")],
-    code_version=CODE_VERSION,
+    code_version=code_versions.EMBEDDING_OVERLAP,
     metadata=report.definition_metadata(overlap_schema()),
 )
 def embedding_overlap(

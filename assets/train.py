@@ -18,7 +18,6 @@ from pipelines.publish.manifest import read_manifest, sha256
 from training import code_versions
 
 GROUP = "train"
-CODE_VERSION = "1"
 
 
 @dg.asset(
@@ -26,7 +25,7 @@ CODE_VERSION = "1"
     kinds={"torch", "torchrun"},
     owners=["team:models"],
     deps=[deduped_pairs],
-    code_version=CODE_VERSION,
+    code_version=code_versions.DVAE,
     pool="gpu",
 )
 def dvae(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
@@ -86,7 +85,7 @@ def dalle(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materiali
     kinds={"torch", "torchrun"},
     owners=["team:models"],
     deps=[deduped_pairs, bpe_tokenizer],
-    code_version=CODE_VERSION,
+    code_version=code_versions.CONTRASTIVE,
     pool="gpu",
 )
 def contrastive(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:

@@ -102,7 +102,7 @@ def model_comparison(context: dg.AssetExecutionContext, settings: Settings) -> d
     """
     limits = ("--margin", str(settings.retrain.margin))
     least = ("--least-perplexity", str(settings.least_perplexity()))
-    arguments = ("compare", "--data-root", settings.layout.root, *limits, *least)
+    arguments = ("compare", "--data-root", settings.layout.root, "--record", *limits, *least)
     trainer.run(context, TrainingProgram("training.promote", arguments))
     found = comparison.read(settings.layout)
     return dg.MaterializeResult(

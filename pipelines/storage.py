@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import posixpath
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
@@ -159,10 +160,41 @@ def _stamp(info: Mapping[str, Any]) -> tuple[int | None, str]:
 
 
 def tree(directory: str) -> dict[str, tuple[int | None, str]]:
-    """`stamp` of every file below `directory`, by its path from there."""
+    """`stamp` of every file below `directory`, by its path from there.
+
+    Raises:
+        ValueError: if a store has a name that would lead elsewhere on a disk.
+    """
     fs, path = filesystem(directory)
+    start = len(path.rstrip("/")) + 1
     found = fs.find(path, detail=True)
-    return {name[len(path.rstrip("/")) + 1 :]: _stamp(info) for name, info in found.items()}
+    return {require_inside(name[start:], directory): _stamp(info) for name, info in found.items()}
+
+
+def require_inside(name: str, directory: str) -> str:
+    """The path of a file, which stays below the directory that names it.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError(f"{directory} names a file {name!r}, which is not below it; remove it")
+    return name
+
+
+def put_in_place(built: str, url: str, last: str) -> None:
+    """Let a local directory appear at a URL, with the file `last` as what makes it complete.
+
+    On a local disk, where it must be the same one, by one rename, and what lay there is gone; in a
+    store file by file, that one last.
+    """
+    fs, path = filesystem(url)
+    if isinstance(fs, LocalFileSystem):
+        shutil.rmtree(path, ignore_errors=True)
+        os.rename(built, path)
+        return
+    for name in sorted(tree(built), key=lambda name: name == last):
+        fs.put_file(f"{built}/{name}", f"{path}/{name}")
 
 
 def remove(url: str, *, recursive: bool = False) -> None:

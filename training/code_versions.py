@@ -3,4 +3,6 @@
 Raised by hand when a program comes to train another model of the same recipe and data.
 """
 
+DVAE = "2"
 DALLE = "3"
+CONTRASTIVE = "1"

@@ -57,9 +57,17 @@ def _plain(value: Any) -> Any:
     return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def batches(pairs: Iterable[str]) -> list[str]:
-    """Names of the crawl batches that a model was trained on, from their directories."""
-    return sorted(PurePath(directory).name.removeprefix("batch=") for directory in pairs)
+def trained_on_pairs(pairs: Iterable[str], contents: Iterable[str], code: str) -> dict[str, Any]:
+    """What a model and its checkpoints say of their origin, if that are directories of pairs.
+
+    Args:
+        pairs: directories `deduped_pairs/batch=...`.
+        contents: hash of each one's data.
+        code: version of the training program.
+    """
+    names = [PurePath(directory).name.removeprefix("batch=") for directory in pairs]
+    found = dict(sorted(zip(names, contents, strict=True)))
+    return {"batches": list(found), "contents": found, "code_version": code}
 
 
 def is_current(output: Path, fingerprint: str) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -101,6 +101,7 @@ def run(
     per_update: Mapping[str, float] | None = None,
     look: Look = NO_LOOK,
     keep: int = 2,
+    trained_on: Mapping[str, Any] | None = None,
 ) -> None:
     """Do updates up to number `updates`, from the newest checkpoint on.
 
@@ -113,6 +114,7 @@ def run(
         per_update: work of one update by name; its rate per second is reported.
         look: what is measured besides.
         keep: checkpoints that are kept besides the best one.
+        trained_on: what checkpoints say of the data and of the code.
 
     Raises:
         Stopped: after SIGINT or SIGTERM, with a checkpoint written.
@@ -141,7 +143,8 @@ def run(
             if received or due:
                 if runtime.first:
                     remote.push_files(output)
-                _save(trainer, directory, done, score, keep)
+                state = dataclasses.replace(trainer.save(done), trained_on=trained_on or {})
+                _save(state, directory, score, keep)
                 saved_at = time.monotonic()
             if received:
                 raise Stopped(received)
@@ -159,8 +162,7 @@ def _resume(trainer: Trainer, directory: Path) -> int:
     return found.update
 
 
-def _save(trainer: Trainer, directory: Path, done: int, score: float | None, keep: int) -> None:
-    state = trainer.save(done)
+def _save(state: Checkpoint, directory: Path, score: float | None, keep: int) -> None:
     own = {**state.own, **random_state()}
     checkpoint.save(directory, dataclasses.replace(state, own=own, score=score), keep)
 

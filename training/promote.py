@@ -73,10 +73,19 @@ def show(
 
 @app.command()
 def compare(
-    data_root: DataRoot, margin: Margin = Limits.margin, least_perplexity: LeastPerplexity = None
+    data_root: DataRoot,
+    margin: Margin = Limits.margin,
+    least_perplexity: LeastPerplexity = None,
+    record: Annotated[
+        bool,
+        typer.Option("--record", help="Let the assets' checks and promotion rest on it."),
+    ] = False,
 ) -> None:
     """Measure what was trained last; nothing is promoted."""
-    _compared(_layout(data_root), margin, least_perplexity)
+    layout = _layout(data_root)
+    found = _compared(layout, margin, least_perplexity)
+    if record:
+        found.write(layout)
 
 
 @app.command()
@@ -165,7 +174,6 @@ def _compared(layout: Layout, margin: float, least_perplexity: float | None) -> 
     with Reporter(None, 1) as reporter:
         found = compare_models(layout, Limits(margin, least_perplexity))
         reporter.log(1, found.figures)
-    found.write(layout)
     typer.echo(f"v={found.candidate.version} beside v={found.promoted or 'none'}")
     for check, problems in found.problems.items():
         typer.echo(f"  {check:22} {'; '.join(problems) or 'passed'}")

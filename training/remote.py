@@ -14,6 +14,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from fsspec.implementations.local import LocalFileSystem
+
 from pipelines import storage
 from pipelines.layout import join
 from pipelines.locks import FileLock
@@ -32,7 +34,7 @@ Stamps = Mapping[str, tuple[int | None, str]]
 
 def _cache() -> Path:
     default = Path.home() / ".cache" / "dalle-graph" / "models"
-    return Path(os.environ.get("DALLE_MODEL_CACHE") or default)
+    return Path(os.environ.get("DALLE_MODEL_CACHE") or default).absolute()
 
 
 def local(place: str) -> Path:
@@ -40,6 +42,8 @@ def local(place: str) -> Path:
     scheme, separator, rest = place.partition("://")
     if not separator:
         return Path(place)
+    if scheme in LocalFileSystem.protocol:
+        return Path(LocalFileSystem._strip_protocol(place))
     return _cache().joinpath(scheme, *rest.strip("/").split("/"))
 
 
@@ -47,15 +51,15 @@ def origin(path: Path) -> str | None:
     """The URL that a path stands for; None if it is a local one."""
     if not path.is_relative_to(_cache()):
         return None
-    scheme, *rest = path.relative_to(_cache()).parts
-    return f"{scheme}://{'/'.join(rest)}"
+    scheme, *rest = path.relative_to(_cache()).parts or ("",)
+    return f"{scheme}://{'/'.join(rest)}" if rest else None
 
 
 def pull(directory: Path) -> None:
     """Make `final/` or a checkpoint the same here and in the store.
 
-    What was made here and not yet uploaded to its end, since its program was killed, is uploaded;
-    else the store is right.
+    What was made here and not yet uploaded to its end, since its program was killed, is uploaded,
+    unless somebody has put a whole one there meanwhile; else the store is right.
 
     Raises:
         InputError: if somebody goes on replacing it while it is read.
@@ -127,6 +131,13 @@ def remove(directory: Path) -> None:
         storage.remove(url, recursive=True)
 
 
+def forget(directory: Path) -> None:
+    """Remove the local copy of a finished model or checkpoint that lies in the store."""
+    if origin(directory) is not None:
+        with _alone(_output(directory)):
+            shutil.rmtree(directory, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def _alone(output: Path) -> Iterator[None]:
     """Be the only process of this machine that copies this model."""
@@ -143,10 +154,11 @@ def _alone(output: Path) -> Iterator[None]:
 def _same(here: Path, url: str, there: Stamps) -> bool:
     """Make a directory the same in both places; whether it was downloaded."""
     known = _record(here)
-    if here.exists() and known is None:
-        _upload(here, url)
-    elif not _is_complete(there):
-        shutil.rmtree(here, ignore_errors=True)
+    if not _is_complete(there):
+        if here.exists() and known is None:
+            _upload(here, url)
+        else:
+            shutil.rmtree(here, ignore_errors=True)
     elif known != there:
         _replace(here, url, there)
         return True

@@ -9,7 +9,7 @@ import typer
 from pipelines import ledger, storage
 from pipelines.layout import join
 from pipelines.storage import list_files
-from training import cli, finished, loop, remote, runtime
+from training import cli, code_versions, finished, loop, remote, runtime
 from training.checkpoints import checkpoint
 from training.contrastive import report as contrastive_report
 from training.contrastive.embedding import Embedder
@@ -17,8 +17,6 @@ from training.contrastive.open_clip_config import own_config
 from training.contrastive.text import TOKENIZER
 from training.contrastive.trainer import ContrastiveTrainer
 from training.recipes import recipe as recipe_named
-
-CODE_VERSION = "1"
 
 
 def train(
@@ -34,10 +32,14 @@ def train(
     chosen = recipe_named(recipe)
     training = chosen.contrastive_training
     total = updates or training.updates
-    contents = [ledger.require_success(place).content for place in (*pairs, tokenizer)]
+    *contents, words_content = [
+        ledger.require_success(place).content for place in (*pairs, tokenizer)
+    ]
     numbers = dataclasses.asdict(chosen)
     plain = [numbers[part] for part in ("text", "contrastive", "contrastive_training", "split")]
-    fingerprint = ledger.fingerprint(CODE_VERSION, [plain, total], contents)
+    fingerprint = ledger.fingerprint(
+        code_versions.CONTRASTIVE, [plain, total], [*contents, words_content]
+    )
     if finished.is_current(output, fingerprint):
         typer.echo(f"{output} is up to date")
         return
@@ -45,6 +47,7 @@ def train(
     files = [f for directory in pairs for f in list_files(directory, ".parquet")]
     words = storage.read_bytes(join(tokenizer, TOKENIZER)).decode()
     trainer = ContrastiveTrainer(chosen, files, words, process, fingerprint)
+    trained_on = finished.trained_on_pairs(pairs, contents, code_versions.CONTRASTIVE)
     loop.run(
         trainer,
         output,
@@ -52,9 +55,10 @@ def train(
         report_every=min(training.report_every, max(1, total // 20)),
         checkpoint_seconds=training.checkpoint_seconds,
         per_update={"pairs_per_s": training.batch},
+        trained_on=trained_on,
     )
     if process.first:
-        facts = {"recipe": chosen.name, "updates": total, "batches": finished.batches(pairs)}
+        facts = {"recipe": chosen.name, "updates": total, **trained_on}
         embedder = Embedder(trainer.model.eval(), trainer.text)
         summary = contrastive_report.write(embedder, output, files, chosen.split) | facts
         config = own_config(trainer.model)

@@ -23,7 +23,6 @@ from training.splits import Split
 from training.token_data import TokenData
 from training.warm_start import WarmStart
 
-CODE_VERSION = code_versions.DALLE
 _MEASURED = 512
 
 
@@ -124,13 +123,19 @@ def train(
     start = WarmStart(start_from, data, tokens) if start_from else None
     began_with = start.sha256 if start else ""
     inputs = [data.manifest.version, *filter(None, [began_with])]
-    fingerprint = ledger.fingerprint(CODE_VERSION, [plain, total], inputs)
+    fingerprint = ledger.fingerprint(code_versions.DALLE, [plain, total], inputs)
     if finished.is_current(output, fingerprint):
         typer.echo(f"{output} is up to date")
         return
     process = runtime.start()
     trainer = DALLETrainer(data, process, fingerprint, execution, start=start)
-    trainer.trained_on |= {"code_version": CODE_VERSION, "warm_start": began_with}
+    trained_on = {
+        "dataset": data.manifest.version,
+        "tokenizer_sha256": data.manifest.tokenizer_sha256,
+        "dvae_sha256": data.manifest.dvae_sha256,
+        "code_version": code_versions.DALLE,
+        "warm_start": began_with,
+    }
     if process.first and training.batch % process.world:
         rows = trainer.rows * process.world
         typer.echo(f"warning: {rows} rows an update, not {training.batch}", err=True)
@@ -147,6 +152,7 @@ def train(
         per_update=work_per_update(trainer),
         look=look,
         keep=training.keep_checkpoints,
+        trained_on=trained_on,
     )
     model = trainer.averaged()
     if process.first:
@@ -154,7 +160,7 @@ def train(
             "recipe": chosen.name,
             "updates": total,
             "parameters": sum(p.numel() for p in model.parameters()),
-            **trainer.trained_on,
+            **trained_on,
         }
         curves(output, {"nats per token": ["text", "image"], "gradient norm": ["gradient_norm"]})
         config = {"transformer": chosen.transformer, "tokens": trainer.shape}

@@ -9,7 +9,7 @@ import typer
 
 from pipelines import ledger
 from pipelines.storage import list_files
-from training import cli, finished, loop, remote, runtime
+from training import cli, code_versions, finished, loop, remote, runtime
 from training.checkpoints import checkpoint
 from training.config import Recipe
 from training.dvae import report as dvae_report
@@ -18,8 +18,6 @@ from training.dvae.trainer import DVAETrainer, Execution
 from training.dvae.validation import Validation
 from training.recipes import recipe as recipe_named
 from training.schedules import cosine
-
-CODE_VERSION = "2"
 
 
 class _Measures:
@@ -48,11 +46,10 @@ class _Measures:
         return {"reconstructions": self._picture} if self._picture else {}
 
 
-def _fingerprint(recipe: Recipe, updates: int, pairs: list[str]) -> str:
-    contents = [ledger.require_success(directory).content for directory in pairs]
+def _fingerprint(recipe: Recipe, updates: int, contents: list[str]) -> str:
     numbers = dataclasses.asdict(recipe)
     plain = [numbers[part] for part in ("dvae", "dvae_training", "split")]
-    return ledger.fingerprint(CODE_VERSION, [plain, updates], contents)
+    return ledger.fingerprint(code_versions.DVAE, [plain, updates], contents)
 
 
 def train(
@@ -74,7 +71,8 @@ def train(
     chosen = recipe_named(recipe)
     training = chosen.dvae_training
     total = updates or training.updates
-    fingerprint = _fingerprint(chosen, total, pairs)
+    contents = [ledger.require_success(directory).content for directory in pairs]
+    fingerprint = _fingerprint(chosen, total, contents)
     if finished.is_current(output, fingerprint):
         typer.echo(f"{output} is up to date")
         return
@@ -85,6 +83,7 @@ def train(
     )
     trainer = DVAETrainer(chosen, files, process, fingerprint, execution)
     unseen = dvae_report.unseen(files, chosen, training.validation_images)
+    trained_on = finished.trained_on_pairs(pairs, contents, code_versions.DVAE)
     measures = _Measures(trainer, Validation(unseen, training.least_log_scale), output)
     loop.run(
         trainer,
@@ -94,12 +93,13 @@ def train(
         checkpoint_seconds=training.checkpoint_seconds,
         per_update={"images_per_s": training.batch},
         look=loop.Look(training.validate_every, measures.measure, pictures=measures.pictures),
+        trained_on=trained_on,
     )
     if process.first:
         model = trainer.averaged()
         facts = {"recipe": chosen.name, "updates": total}
         measured = dvae_report.write(model, output, files, chosen)
-        summary = measured | facts | {"batches": finished.batches(pairs)}
+        summary = measured | facts | trained_on
         finished.write(output, fingerprint, model, chosen.dvae, summary)
         checkpoint.clear(output / "checkpoints")
         if float(str(summary["codebook_perplexity"])) < chosen.least_perplexity:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import dagster as dg
 import psutil
+from dagster._core.storage.tags import GRPC_INFO_TAG
+from sqlalchemy import create_engine, text
 
 from assets.lib import runs
 from assets.lib.children import child
@@ -19,6 +21,8 @@ _PATIENCE_SECONDS = 15.0
 _START_SECONDS = 120.0
 # Twice the interval of a daemon's heartbeats.
 _FRESH_SECONDS = 60.0
+# Any number, as long as it is always this one.
+_ADVISORY_LOCK = 2102_12092
 _WORKED_ON = [
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
@@ -35,7 +39,8 @@ def is_running(home: Path) -> bool:
         words = process.info["cmdline"] or []
         if any("dagster-daemon" in w or w == "dagster._daemon" for w in words) and "run" in words:
             with contextlib.suppress(psutil.Error):
-                if process.environ().get("DAGSTER_HOME") == str(home):
+                theirs = process.environ().get("DAGSTER_HOME")
+                if theirs and Path(theirs).resolve() == home.resolve():
                     return True
     return False
 
@@ -57,16 +62,37 @@ def running(instance: dg.DagsterInstance, home: Path, log: Path) -> Iterator[Cal
     if is_running(home):
         yield lambda: is_running(home)
         return
-    if _beats_elsewhere(instance):
-        yield lambda: True
+    with _first_of_all_machines() as first:
+        if not first or _beats_elsewhere(instance):
+            yield lambda: time.time() - _newest_heartbeat(instance) < _START_SECONDS
+            return
+        abandon_runs(instance)
+        try:
+            with _started(instance, log) as process:
+                yield lambda: process.poll() is None
+        finally:
+            # It has ended: the next start need not find out whether this heartbeat is a living
+            # one's.
+            instance.wipe_daemon_heartbeats()
+
+
+@contextlib.contextmanager
+def _first_of_all_machines() -> Iterator[bool]:
+    """Whether no program like this one, on any machine, works with the same database.
+
+    PostgreSQL lets go of the lock when the connection ends, however that is.
+    """
+    url = postgres_url()
+    if url is None:
+        yield True
         return
-    abandon_runs(instance)
+    engine = create_engine(url)
     try:
-        with _started(instance, log) as process:
-            yield lambda: process.poll() is None
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            question = text("select pg_try_advisory_lock(:key)")
+            yield bool(connection.execute(question, {"key": _ADVISORY_LOCK}).scalar())
     finally:
-        # It has ended: the next start need not find out whether this heartbeat is a living one's.
-        instance.wipe_daemon_heartbeats()
+        engine.dispose()
 
 
 @contextlib.contextmanager
@@ -91,21 +117,26 @@ def _beats_elsewhere(instance: dg.DagsterInstance) -> bool:
     A daemon of this machine that was just killed has left a fresh heartbeat too, so a fresh one
     is waited out: only a living daemon gives the next.
     """
-
-    def newest() -> float:
-        return max((b.timestamp for b in instance.get_daemon_heartbeats().values()), default=0.0)
-
-    last = newest()
+    last = _newest_heartbeat(instance)
     while postgres_url() is not None and time.time() - last < _FRESH_SECONDS:
-        if newest() > last:
+        if _newest_heartbeat(instance) > last:
             return True
         time.sleep(0.5)
     return False
 
 
+def _newest_heartbeat(instance: dg.DagsterInstance) -> float:
+    return max((b.timestamp for b in instance.get_daemon_heartbeats().values()), default=0.0)
+
+
 def abandon_runs(instance: dg.DagsterInstance) -> None:
-    """Close runs that a killed daemon left open: nobody works on them, and they hold limits."""
+    """Close runs that a killed daemon left open: nobody works on them, and they hold limits.
+
+    Those of other launchers, on Kubernetes for instance, go on without their daemon.
+    """
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_WORKED_ON)):
+        if GRPC_INFO_TAG not in run.tags:
+            continue
         instance.report_run_canceled(run, "its daemon is gone")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 

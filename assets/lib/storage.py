@@ -94,7 +94,8 @@ def _wait_for_answer(url: URL) -> None:
                 return engine.connect().close()
             except OperationalError as error:
                 if time.monotonic() >= end:
-                    where = url.set(drivername="postgresql").render_as_string()
+                    # A password can also stand in the query.
+                    where = url.set(drivername="postgresql", query={}).render_as_string()
                     reason = " ".join(str(error.orig).split())
                     raise StorageError(
                         f"PostgreSQL at {where} cannot be used: {reason}; repair it or {VARIABLE}, "

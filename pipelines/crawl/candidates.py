@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import ledger, schemas, storage
+from pipelines import code_versions, ledger, schemas, storage
 from pipelines.crawl import seen
 from pipelines.crawl.batches import (
     CrawlBatch,
@@ -47,7 +47,6 @@ from pipelines.schemas import IMAGE_TEXT_CANDIDATES, Stage
 from pipelines.shards import Processed, Processor, ShardStage, rejected
 
 DATASET = "image_text_candidates"
-_CODE_VERSION = "3"
 _RUN_ROWS = 131_072
 _RUN_GROUP_ROWS = 1024
 _CONTENT = ("uid", "url", "page_url", "caption_raw", "source", "snapshot")
@@ -103,7 +102,7 @@ def write_candidates(
     """
     refuse_other_data(output, DATASET)
     inputs = [describe(crawl), *earlier]
-    fingerprint = ledger.fingerprint(_CODE_VERSION, policy(config), inputs)
+    fingerprint = ledger.fingerprint(code_versions.CANDIDATES, policy(config), inputs)
     done = ledger.read_success(output)
     if done is not None and done.fingerprint == fingerprint and ledger.is_whole(output, done):
         return done

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines import ledger, shards, storage
+from pipelines import code_versions, ledger, shards, storage
 from pipelines.crawl.config import FetchConfig
 from pipelines.crawl.consent.takedown import read_takedown
 from pipelines.crawl.fetch_inputs import file_sha256
@@ -37,7 +37,6 @@ from pipelines.schemas import FETCHED_PAIRS, Stage
 from pipelines.shards import Processed, Processor, ShardStage, StreamProcessor, rejected
 
 DATASET = "fetched_pairs"
-_CODE_VERSION = "2"
 _PARTS_TOGETHER = 8  # only the last of them is written while nothing is fetched
 _LOCK = "lock"
 _TEMPORARY = "tmp"
@@ -143,7 +142,9 @@ def fetch_parts(
         processor=_counting,
         output=output,
         rejects=rejects,
-        fingerprint=ledger.fingerprint(_CODE_VERSION, [*policy, config.max_attempts], [content]),
+        fingerprint=ledger.fingerprint(
+            code_versions.FETCH, [*policy, config.max_attempts], [content]
+        ),
         read=reader,
         writer_options=_WRITER_OPTIONS,
         content_columns=_CONTENT,
@@ -242,7 +243,7 @@ def _policy(config: FetchConfig) -> Policy:
         "authorities": None if http.ca_file is None else file_sha256(http.ca_file),
     }
     takedown = read_takedown(config.takedown).sha256
-    return Policy(ledger.fingerprint(_CODE_VERSION, settings, []), takedown)
+    return Policy(ledger.fingerprint(code_versions.FETCH, settings, []), takedown)
 
 
 def _counting() -> Processor:

@@ -14,13 +14,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipelines import ledger, parquet, schemas, storage
+from pipelines import code_versions, ledger, parquet, schemas, storage
 from pipelines.layout import Layout
 from pipelines.ledger import Finished
 from pipelines.runners import Engine
 from pipelines.shards import Processed, ShardStage, rejected
 
-CODE_VERSION = "1"
 # Decoded images that are in memory together, and in one call of the model.
 _BATCH_ROWS = 32
 
@@ -85,7 +84,9 @@ def score_pairs(batch: str, layout: Layout, score: Score, engine: Engine) -> Fin
         processor=functools.partial(_ScoreRows, score),
         output=layout.dataset(score.dataset, batch),
         rejects=layout.dataset(score.dataset, batch) + "/_rejects",
-        fingerprint=ledger.fingerprint(CODE_VERSION, [score.name, score.model], [curated.content]),
+        fingerprint=ledger.fingerprint(
+            code_versions.SCORES, [score.name, score.model], [curated.content]
+        ),
         batch_rows=_BATCH_ROWS,
         read=_read,
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import ledger, parquet, schemas, storage
+from pipelines import code_versions, ledger, parquet, schemas, storage
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.curator import Curator
 from pipelines.curate.measure import hashed_size
@@ -22,7 +22,6 @@ from pipelines.ledger import Finished
 from pipelines.runners import Engine
 from pipelines.shards import ShardStage
 
-CODE_VERSION = "4"
 DATASET = "curated_pairs"
 # The caption rules want many rows at once, but their original files are in memory together.
 _BATCH_ROWS = 512
@@ -80,7 +79,7 @@ def write_curated(
     """
     provenance = _provenance(config)
     fetched = ledger.require_parts(source)
-    fingerprint = ledger.fingerprint(CODE_VERSION, config, [fetched.content])
+    fingerprint = ledger.fingerprint(code_versions.CURATE, config, [fetched.content])
     shards = storage.list_files(source, ".parquet")
     done = ledger.read_success(output)
     if done is not None and done.fingerprint == fingerprint:
@@ -123,8 +122,8 @@ def _provenance(config: CurateConfig) -> dict[str, str]:
     tools = [_DETECTORS[config.detector], *packages(config)]
     return {
         "config": json.dumps(dataclasses.asdict(config), sort_keys=True),
-        "config_hash": ledger.fingerprint(CODE_VERSION, config, []),
-        "code_version": CODE_VERSION,
+        "config_hash": ledger.fingerprint(code_versions.CURATE, config, []),
+        "code_version": code_versions.CURATE,
         "hash_algorithm": f"imagehash.phash, imagehash {imagehash.__version__}",
         "hashed_picture": hashed_size(config.short_side),
         "decoders": ", ".join(f"{name} {version(name)}" for name in _DECODERS),

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import ledger, parquet, schemas, storage
+from pipelines import code_versions, ledger, parquet, schemas, storage
 from pipelines.dedupe.embedding_references import (
     BATCH_ROWS,
     Encoder,
@@ -21,7 +21,7 @@ from pipelines.dedupe.embedding_references import (
     encoded,
     load_references,
 )
-from pipelines.dedupe.embedding_schema import CODE_VERSION, DATASET, overlap_schema
+from pipelines.dedupe.embedding_schema import DATASET, overlap_schema
 from pipelines.layout import Layout, join
 from pipelines.ledger import Finished
 from pipelines.runners import Engine
@@ -66,7 +66,9 @@ def find_overlap(
         processor=functools.partial(_Nearest, references, content, encoder, threshold),
         output=output,
         rejects=join(output, "_rejects"),
-        fingerprint=ledger.fingerprint(CODE_VERSION, threshold, [pairs.content, content]),
+        fingerprint=ledger.fingerprint(
+            code_versions.EMBEDDING_OVERLAP, threshold, [pairs.content, content]
+        ),
         batch_rows=BATCH_ROWS,
         read=_read,
         summarise=_summary,

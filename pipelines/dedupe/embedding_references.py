@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from pipelines import ledger, parquet, storage
+from pipelines import code_versions, ledger, parquet, storage
 from pipelines.dedupe import reference_index
-from pipelines.dedupe.embedding_schema import CODE_VERSION, DATASET
+from pipelines.dedupe.embedding_schema import DATASET
 from pipelines.dedupe.reference_merge import REFERENCES_FILE
 from pipelines.layout import Layout, join
 from pipelines.ledger import Finished, Funnel
@@ -50,7 +50,9 @@ def embed_references(layout: Layout, encoder: Encoder) -> str:
     """Write the embeddings of the index's pictures, unless they are there; their directory."""
     index = layout.dataset(reference_index.DATASET)
     built = ledger.require_success(index)
-    fingerprint = ledger.fingerprint(CODE_VERSION, encoder.model, [built.content])
+    fingerprint = ledger.fingerprint(
+        code_versions.EMBEDDING_OVERLAP, encoder.model, [built.content]
+    )
     directory = join(layout.dataset(DATASET), _REFERENCES, fingerprint)
     done = ledger.read_success(directory)
     if done is not None and ledger.is_whole(directory, done):

@@ -4,7 +4,6 @@ import pyarrow as pa
 
 from pipelines import schemas
 
-CODE_VERSION = "1"
 DATASET = "embedding_overlap"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import ledger, parquet, schemas, storage
+from pipelines import code_versions, ledger, parquet, schemas, storage
 from pipelines.dedupe import hashes, measure, search
 from pipelines.dedupe import reference_hashing as hashing
 from pipelines.dedupe.config import DedupeConfig
@@ -33,7 +33,6 @@ from pipelines.layout import Layout, join
 from pipelines.ledger import Finished, Funnel
 from pipelines.runners import Engine
 
-CODE_VERSION = "4"
 DATASET = "coco_hash_index"
 MISSING = "missing_file"
 TASKS = "_tasks"
@@ -236,7 +235,7 @@ def _summary(recalled: pa.Table, flagged: pa.Table) -> dict[str, Any]:
 
 def _recipe(config: DedupeConfig) -> str:
     """Hash of all that the hashes of an image depend on beside its bytes."""
-    return ledger.fingerprint(CODE_VERSION, _provenance(config), [])
+    return ledger.fingerprint(code_versions.REFERENCE_INDEX, _provenance(config), [])
 
 
 def _provenance(config: DedupeConfig) -> dict[str, str]:
@@ -250,7 +249,7 @@ def _provenance(config: DedupeConfig) -> dict[str, str]:
 
 
 def _schema(config: DedupeConfig) -> pa.Schema:
-    provenance = {"config_hash": _recipe(config), "code_version": CODE_VERSION}
+    provenance = {"config_hash": _recipe(config), "code_version": code_versions.REFERENCE_INDEX}
     schema = schemas.COCO_HASH_INDEX
     return schema.with_metadata(dict(schema.metadata or {}) | provenance | _provenance(config))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipelines import ledger, parquet, schemas, storage
+from pipelines import code_versions, ledger, parquet, schemas, storage
 from pipelines.curate.decode import exhibit
 from pipelines.dedupe import hashes, overlap, reference_index, repeats
 from pipelines.dedupe.config import DedupeConfig, Mode
@@ -23,7 +23,6 @@ from pipelines.ledger import Finished
 from pipelines.runners import Engine
 from pipelines.shards import Processed, ShardStage, rejected
 
-CODE_VERSION = "3"
 DATASET = "deduped_pairs"
 _BATCH_ROWS = 1024
 _ROW_GROUP_ROWS = 512
@@ -108,7 +107,7 @@ def write_deduped(places: Places, config: DedupeConfig, engine: Engine) -> Finis
         )
     before = {d: done for d in places.earlier if (done := ledger.read_success(d)) is not None}
     contents = [curated.content, built.content, *(done.content for done in before.values())]
-    fingerprint = ledger.fingerprint(CODE_VERSION, config, contents)
+    fingerprint = ledger.fingerprint(code_versions.DEDUPE, config, contents)
     output = places.output
     shards = storage.list_files(places.curated, ".parquet")
     work = join(output, repeats.DIRECTORY, "work", fingerprint)
@@ -210,8 +209,8 @@ def _summary(
 def _schema(config: DedupeConfig, index: Finished) -> pa.Schema:
     provenance = {
         "config": json.dumps(dataclasses.asdict(config), sort_keys=True),
-        "config_hash": ledger.fingerprint(CODE_VERSION, config, []),
-        "code_version": CODE_VERSION,
+        "config_hash": ledger.fingerprint(code_versions.DEDUPE, config, []),
+        "code_version": code_versions.DEDUPE,
         "index_content": index.content,
         **hashes.provenance(),
     }

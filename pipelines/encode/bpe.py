@@ -16,12 +16,11 @@ from collections.abc import Iterator, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from pipelines import ledger, parquet, storage
+from pipelines import code_versions, ledger, parquet, storage
 from pipelines.encode.config import BpeConfig
 from pipelines.layout import Layout, join
 from pipelines.ledger import Finished, Funnel
 
-CODE_VERSION = "1"
 DATASET = "bpe_tokenizer"
 FILE_NAME = "tokenizer.json"
 
@@ -52,7 +51,7 @@ def train_tokenizer(batches: Sequence[str], layout: Layout, config: BpeConfig) -
         raise ValueError("no crawl batch to train the tokenizer on; name at least one")
     names = sorted(set(batches))
     upstream = [ledger.require_parts(layout.dataset("deduped_pairs", name)) for name in names]
-    mark = ledger.fingerprint(CODE_VERSION, config, [done.content for done in upstream])
+    mark = ledger.fingerprint(code_versions.TOKENIZER, config, [done.content for done in upstream])
     done = ledger.read_success(layout.tokenizer)
     if done is not None and done.fingerprint == mark:
         log.info("%s is up to date", layout.tokenizer)

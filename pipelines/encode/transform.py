@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from pipelines import ledger, parquet, schemas, storage
+from pipelines import code_versions, ledger, parquet, schemas, storage
 from pipelines.encode import bpe as bpe_module
 from pipelines.encode.config import TOKEN_FILE_OPTIONS, BpeConfig, EncodeConfig
 from pipelines.encode.encoder import ImageFacts, PairEncoder, TextFacts
@@ -20,7 +20,6 @@ from pipelines.ledger import Finished
 from pipelines.runners import Engine
 from pipelines.shards import ShardStage
 
-CODE_VERSION = "2"
 DATASET = "token_grids"
 COLUMNS = ["uid", "url", "caption", "caption_raw", "image"]
 
@@ -142,7 +141,7 @@ def write_token_grids(
         "precision": image.precision,
         "crops": str(config.crops),
         "crop_recipe": CROP_RECIPE,
-        "encode_code_version": CODE_VERSION,
+        "encode_code_version": code_versions.TOKEN_GRIDS,
     }
     plain = schemas.token_grids(image.grid)
     stage = ShardStage(
@@ -153,7 +152,7 @@ def write_token_grids(
         ),
         output=output,
         rejects=rejects,
-        fingerprint=ledger.fingerprint(CODE_VERSION, provenance, [source.content]),
+        fingerprint=ledger.fingerprint(code_versions.TOKEN_GRIDS, provenance, [source.content]),
         batch_rows=config.batch_rows,
         read=source.read,
         summarise=_truncated,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import ledger, parquet, schemas, storage
+from pipelines import code_versions, ledger, parquet, schemas, storage
 from pipelines.crawl.consent.takedown import Takedown, read_takedown
 from pipelines.encode.bpe import FILE_NAME as TOKENIZER_FILE
 from pipelines.encode.config import TOKEN_FILE_OPTIONS
@@ -25,8 +25,6 @@ from pipelines.publish.samples import sample_pictures
 from pipelines.publish.shuffle import REPEATED, Shuffle, split
 from pipelines.publish.taken_down import TAKEN_DOWN, is_taken_down
 from pipelines.shards import rejected
-
-CODE_VERSION = "2"
 
 _READ_ROWS = 16_384
 _REJECTS = "rejects.parquet"
@@ -64,7 +62,7 @@ def publish(
     stages = [(r.fingerprint, r.content) for batch in inputs for r in batch.records]
     takedown = takedown or read_takedown(None)
     depends = [*(part for pair in stages for part in pair), takedown.sha256]
-    mark = ledger.fingerprint(CODE_VERSION, config, depends)
+    mark = ledger.fingerprint(code_versions.PUBLISH, config, depends)
     with versions.workspace(layout.token_dataset) as work:
         manifest = _published(layout, mark)
         if manifest is None:

@@ -175,13 +175,18 @@ def read_manifest(directory: str) -> Manifest:
             **value
             | {
                 "batches": tuple(value["batches"]),
-                "files": tuple(PublishedFile(**file) for file in value["files"]),
+                "files": tuple(_file(file, url) for file in value["files"]),
                 "stages": tuple(StageRecord(**record) for record in value["stages"]),
                 "directory": directory,
             }
         )
     except (TypeError, KeyError, ValueError) as error:
         raise DatasetError(f"{url} is not a manifest of this version: {error}") from error
+
+
+def _file(value: Mapping[str, Any], url: str) -> PublishedFile:
+    storage.require_inside(value["path"], url)
+    return PublishedFile(**value)
 
 
 def verify(manifest: Manifest, level: Level = Level.HASHES) -> None:

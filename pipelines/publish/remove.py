@@ -1,10 +1,8 @@
 """`python -m pipelines.publish.remove`: delete versions that nobody needs."""
 
-import shutil
 from typing import Annotated
 
 import typer
-from fsspec.implementations.local import LocalFileSystem
 
 from pipelines import commands, storage
 from pipelines.layout import Layout, join
@@ -14,7 +12,9 @@ from pipelines.publish.use import uses
 
 
 def remove(layout: Layout, version: str) -> None:
-    """Delete a version and its rejects.
+    """Delete a version and its rejects, or what is left of one.
+
+    Readers see all of it or nothing, and a removal that was killed is ended by the next one.
 
     Raises:
         FileNotFoundError: if there is no such version.
@@ -23,7 +23,7 @@ def remove(layout: Layout, version: str) -> None:
     name = version.rsplit("/", 1)[-1].removeprefix("v=")
     with versions.only_publication(layout.token_dataset):
         directory = versions.version_directory(layout, name)
-        if directory not in versions.versions(layout):
+        if directory not in (*versions.versions(layout), *versions.unfinished(layout)):
             known = ", ".join(url.rsplit("/", 1)[1] for url in versions.versions(layout))
             raise FileNotFoundError(f"{directory} is no version; there are: {known or 'none'}")
         if versions.current(layout) == name:
@@ -33,22 +33,9 @@ def remove(layout: Layout, version: str) -> None:
             raise ValueError(
                 f"v={name} was used to train {', '.join(users)}; remove these first, or keep it"
             )
-        _delete(directory)
+        storage.remove(join(directory, SUCCESS))
         storage.remove(layout.rejects("publish", name), recursive=True)
-
-
-def _delete(directory: str) -> None:
-    fs, path = storage.filesystem(directory)
-    if isinstance(fs, LocalFileSystem):
-        # Readers see all of it or nothing, also when this process is killed.
-        parent, _, name = path.rpartition("/")
-        hidden = f"{parent}/.removed-{name}"
-        shutil.rmtree(hidden, ignore_errors=True)
-        fs.mv(path, hidden, recursive=True)
-        shutil.rmtree(hidden)
-        return
-    storage.remove(join(directory, SUCCESS))
-    storage.remove(directory, recursive=True)
+        storage.remove(directory, recursive=True)
 
 
 def main(
@@ -85,6 +72,8 @@ def _listing(layout: Layout) -> list[str]:
         needed = ["current"] if name == f"v={current}" else []
         needed += [use.path for use in uses(layout) if name == f"v={use.version}"]
         lines.append(f"{name}  {', '.join(needed) or 'not used'}")
+    rests = (url.rsplit("/", 1)[1] for url in versions.unfinished(layout))
+    lines += [f"{name}  not complete: being published, or left by a kill" for name in rests]
     return lines or [f"nothing is published below {layout.root}"]
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import typer
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines import commands, ledger, parquet, schemas, storage
+from pipelines import code_versions, commands, ledger, parquet, schemas, storage
 from pipelines.crawl.consent.takedown import Takedown, read_takedown
 from pipelines.encode.config import TOKEN_FILE_OPTIONS
 from pipelines.layout import Layout, join
@@ -23,8 +23,6 @@ from pipelines.publish.taken_down import COLUMNS, TAKEN_DOWN, is_taken_down
 from pipelines.publish.use import Use, uses
 from pipelines.publish.versions import CARD, CROISSANT
 from pipelines.shards import rejected
-
-CODE_VERSION = "1"
 
 
 class Removal(NamedTuple):
@@ -53,15 +51,19 @@ def take_down(layout: Layout, takedown: Takedown) -> Removal:
 
     Raises:
         FileNotFoundError: if nothing is published.
-        ValueError: if no row would be left.
+        ValueError: if no row would be left, or somebody published meanwhile.
     """
-    manifest = read_manifest(layout.token_dataset)
-    listed, saw = _listed(manifest, takedown), _saw(layout, takedown)
-    parts = len(manifest.metadata_files)
-    if not listed:
-        return Removal(manifest, 0, 0, 2 * parts, saw)
+    read_manifest(layout.token_dataset)
     with versions.workspace(layout.token_dataset) as work:
+        # Read when nobody else of this machine can publish any more.
+        manifest = read_manifest(layout.token_dataset)
+        listed, saw = _listed(manifest, takedown), _saw(layout, takedown)
+        parts = len(manifest.metadata_files)
+        if not listed:
+            return Removal(manifest, 0, 0, 2 * parts, saw)
         taken = _Rebuilt(layout, manifest, listed, f"{work}/version", takedown).seal()
+        if versions.current(layout) != manifest.version:
+            raise ValueError("another version was published meanwhile; take down again")
         versions.make_current(layout, taken.version)
     return Removal(taken, manifest.rows - taken.rows, 2 * len(listed), 2 * parts, saw)
 
@@ -139,7 +141,7 @@ class _Rebuilt:
                 created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 rows=rows,
                 configuration=ledger.fingerprint(
-                    CODE_VERSION, manifest.version, [self._takedown.sha256]
+                    code_versions.TAKEDOWN, manifest.version, [self._takedown.sha256]
                 ),
                 dropped={**manifest.dropped, TAKEN_DOWN: taken},
                 files=(

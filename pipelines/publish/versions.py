@@ -7,7 +7,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
@@ -105,7 +104,8 @@ def seal(
     target = version_directory(layout, version)
     # Before the version: one that is there is never looked at again.
     parquet.write(join(layout.rejects(Stage.PUBLISH, version), REJECTS), rejects, schemas.REJECTS)
-    _put_in_place(built, target, manifest)
+    if ledger.read_success(target) is None:
+        storage.put_in_place(built, target, ledger.SUCCESS)
     return read_manifest(target)
 
 
@@ -114,19 +114,6 @@ def write_file(built: str, path: str, data: bytes) -> PublishedFile:
     url = f"{built}/{path}"
     storage.write_bytes(url, data)
     return PublishedFile(path, 0, len(data), sha256(url))
-
-
-def _put_in_place(built: str, target: str, manifest: Manifest) -> None:
-    fs, path = storage.filesystem(target)
-    if ledger.read_success(target) is not None:
-        return
-    if isinstance(fs, LocalFileSystem):
-        # What lies there without a marker was being removed.
-        shutil.rmtree(path, ignore_errors=True)
-        Path(built).rename(path)
-        return
-    for name in (*(file.path for file in manifest.files), MANIFEST, ledger.SUCCESS):
-        fs.put_file(f"{built}/{name}", join(path, name))
 
 
 def make_current(layout: Layout, version: str) -> None:
@@ -152,6 +139,14 @@ def version_directory(layout: Layout, version: str) -> str:
 
 def versions(layout: Layout) -> list[str]:
     """Directories of the complete versions, by name."""
+    return [url for url in _named(layout) if ledger.read_success(url) is not None]
+
+
+def unfinished(layout: Layout) -> list[str]:
+    """Directories of those being put into a store, and of what a killed command left behind."""
+    return [url for url in _named(layout) if ledger.read_success(url) is None]
+
+
+def _named(layout: Layout) -> list[str]:
     found = storage.list_files(layout.token_dataset)
-    named = [url for url in found if url.rsplit("/", 1)[1].startswith(_PREFIX)]
-    return [url for url in named if ledger.read_success(url) is not None]
+    return [url for url in found if url.rsplit("/", 1)[1].startswith(_PREFIX)]

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from tiny_training import Finished
 
 from pipelines.layout import Layout
+from training import code_versions, train_dalle
 from training import finished as finished_model
-from training import train_dalle
 from training.errors import InputError
 from training.promotion import log, move, versions
 from training.promotion.gate import Limits, compare
@@ -44,7 +44,7 @@ def test_it_begins_where_the_other_ended_and_says_so(finished: Finished, tmp_pat
     said = finished_model.read_summary(tmp_path / "warm")
     assert said["warm_start"] == finished_model.sha256(finished.dalle)
     assert finished_model.read_summary(tmp_path / "cold")["warm_start"] == ""
-    assert said["code_version"] == train_dalle.CODE_VERSION
+    assert said["code_version"] == code_versions.DALLE
 
 
 def test_a_stopped_one_ends_as_if_never_stopped(finished: Finished, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_stopped_one_ends_as_if_never_stopped(finished: Finished, tmp_path: Pa
     state = json.loads((newest / "state.json").read_text())
     assert state["update"] < updates
     assert state["warm_start"] == finished_model.sha256(finished.dalle)
-    assert state["code_version"] == train_dalle.CODE_VERSION
+    assert state["code_version"] == code_versions.DALLE
     assert state["dataset"] == Path(finished.dataset).name.removeprefix("v=")
     train(finished, stopped, updates, finished.dalle)
     train(finished, tmp_path / "whole", updates, finished.dalle)

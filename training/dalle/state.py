@@ -35,8 +35,7 @@ def taken(trainer: "DALLETrainer", done: int) -> Checkpoint:
         "scales": trainer.scales.state() if trainer.scales else None,
     }
     own = own_position(position)
-    origin = trainer.trained_on
-    return Checkpoint(done, trainer.fingerprint, tensors, state, own, trained_on=origin)
+    return Checkpoint(done, trainer.fingerprint, tensors, state, own)
 
 
 def put_back(trainer: "DALLETrainer", found: Checkpoint) -> None:

@@ -38,9 +38,6 @@ class DALLETrainer:
         free: bytes that this process may take; what is free on its device unless said.
         start: weights to begin with; random ones without.
 
-    Attributes:
-        trained_on: what a checkpoint says of its origin.
-
     Raises:
         InputError: if the run needs more memory than that.
     """
@@ -56,11 +53,6 @@ class DALLETrainer:
     ):
         execution = execution or Execution()
         self.recipe = data.recipe
-        self.trained_on = {
-            "dataset": data.manifest.version,
-            "tokenizer_sha256": data.manifest.tokenizer_sha256,
-            "dvae_sha256": data.manifest.dvae_sha256,
-        }
         self.training = self.recipe.dalle_training
         self.runtime, self.fingerprint, self.execution = runtime, fingerprint, execution
         self.precision = execution.precision.on(runtime.device)

@@ -63,7 +63,14 @@ def roll_back(layout: Layout, version: str, *, who: str, why: str) -> Entry:
             named = ", ".join(f"v={v}" for v in known if v != entries[-1].model.version)
             raise PromotionError(f"v={name} is not an earlier one; there are: {named or 'none'}")
         versions.verify(layout, model.version)
-        return log.append(layout, entries[-1], Action.ROLLED_BACK, model, who=who, why=why)
+        entry = log.append(layout, entries[-1], Action.ROLLED_BACK, model, who=who, why=why)
+    if model.version not in versions.kept(layout):
+        # No lock spans machines.
+        raise PromotionError(
+            f"v={model.version} is promoted now, and was removed at the same time; roll back to "
+            "another one"
+        )
+    return entry
 
 
 def require_current(layout: Layout, found: Comparison) -> Entry | None:

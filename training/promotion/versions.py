@@ -9,7 +9,7 @@ models/promoted/v=<hash over the files>/
 import contextlib
 import hashlib
 import shutil
-import uuid
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,10 +36,14 @@ def directory(layout: Layout, version: str) -> str:
 
 def kept(layout: Layout) -> list[str]:
     """Names of the complete versions."""
-    found = storage.list_files(layout.promoted)
-    named = [url for url in found if url.rsplit("/", 1)[1].startswith(_PREFIX)]
-    whole = [url for url in named if storage.exists(join(url, SUCCESS))]
+    whole = [url for url in _named(layout) if storage.exists(join(url, SUCCESS))]
     return [url.rsplit("/", 1)[1].removeprefix(_PREFIX) for url in whole]
+
+
+def _named(layout: Layout) -> list[str]:
+    """Directories of versions, also of those that a kill left incomplete."""
+    found = storage.list_files(layout.promoted)
+    return [url for url in found if url.rsplit("/", 1)[1].startswith(_PREFIX)]
 
 
 def candidate(layout: Layout) -> Model:
@@ -83,20 +87,18 @@ def keep(layout: Layout, model: Model) -> None:
     target = directory(layout, model.version)
     if storage.exists(join(target, SUCCESS)):
         return
-    fs, path = storage.filesystem(target)
-    local = isinstance(fs, LocalFileSystem)
-    built = join(layout.promoted, f".{_PREFIX}{uuid.uuid4().hex}") if local else target
-    files = {name: _copy(url, join(built, name)) for name, url in _files(layout).items()}
-    if ledger.content_hash(files) != model.version:
-        storage.remove(built, recursive=True)
-        raise PromotionError(
-            f"{layout.models} changed since the model was compared; compare it again"
-        )
-    storage.write_json(join(built, SUCCESS), {"files": files})
-    if local:
-        # What lies there without a marker was being removed.
-        shutil.rmtree(path, ignore_errors=True)
-        Path(storage.filesystem(built)[1]).rename(path)
+    fs, path = storage.filesystem(layout.promoted)
+    here = path if isinstance(fs, LocalFileSystem) else None
+    # What has the name of a version is that version: other bytes never get so far.
+    with tempfile.TemporaryDirectory(prefix=f".{_PREFIX}", dir=here) as work:
+        built = f"{work}/version"
+        files = {name: _copy(url, f"{built}/{name}") for name, url in _files(layout).items()}
+        if ledger.content_hash(files) != model.version:
+            raise PromotionError(
+                f"{layout.models} changed since the model was compared; compare it again"
+            )
+        storage.write_json(f"{built}/{SUCCESS}", {"files": files})
+        storage.put_in_place(built, target, SUCCESS)
 
 
 def verify(layout: Layout, version: str) -> None:
@@ -116,13 +118,13 @@ def verify(layout: Layout, version: str) -> None:
 
 
 def remove(layout: Layout, version: str) -> None:
-    """Delete a version.
+    """Delete a version, or what is left of one.
 
     Raises:
         PromotionError: if it is not there, is the promoted one, or is what that one began with.
     """
     name = version.rsplit("/", 1)[-1].removeprefix(_PREFIX)
-    if name not in kept(layout):
+    if directory(layout, name) not in _named(layout):
         verify(layout, name)
     entries = log.history(layout)
     promoted = entries[-1].model if entries else None
@@ -134,7 +136,13 @@ def remove(layout: Layout, version: str) -> None:
             f"the training of the promoted one began with v={name}, and a launch of it again looks "
             "there; promote another one first"
         )
-    storage.remove(join(directory(layout, name), SUCCESS))
+    marker = join(directory(layout, name), SUCCESS)
+    found = storage.read_bytes(marker) if storage.exists(marker) else b""
+    storage.remove(marker)
+    # No lock spans machines: somebody may have gone back to it until now.
+    if found and (moved := log.current(layout)) and moved.model.version == name:
+        storage.write_bytes(marker, found)
+        raise PromotionError(f"v={name} was promoted at the same time; it stays")
     storage.remove(directory(layout, name), recursive=True)
 
 
