@@ -38,6 +38,11 @@ def test_sqlite_without_the_variable(home: Path, monkeypatch: pytest.MonkeyPatch
             "PostgreSQL at postgresql://me:***@127.0.0.1:1/runs cannot be used: connection",
         ),
         (
+            ("dagster", "run", "list"),
+            "postgresql://127.0.0.1:1/runs?user=me&password=secret",
+            "PostgreSQL at postgresql://127.0.0.1:1/runs cannot be used: connection",
+        ),
+        (
             ("assets.up",),
             "postgres://me:secret@127.0.0.1/runs",
             "is no URL of a PostgreSQL database; write it as postgresql://USER:PASSWORD@HOST",

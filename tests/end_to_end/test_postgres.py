@@ -81,6 +81,8 @@ def test_two_runs_at_once_and_a_killed_one(endless: Site) -> None:
         endless.instance() as instance,
         daemon.running(instance, endless.home, endless.directory / "daemon.log"),
     ):
+        with daemon._first_of_all_machines() as first:
+            assert not first, "another machine would start a second daemon"
         training = runs.launch("train_dvae", {})
         _until(lambda: _observed(instance, training))
         beside = runs.launch("build_reference", {})

@@ -276,3 +276,11 @@ def test_manifest_module_is_light() -> None:
         "sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_manifest_that_names_files_elsewhere_is_refused(layout: Layout) -> None:
+    manifest = publish(["a"], layout, CONFIG)
+    path = Path(manifest.directory, "manifest.json")
+    path.write_text(path.read_text().replace("README.md", "../../README.md"))
+    with pytest.raises(DatasetError, match="which is not below it"):
+        read_manifest(manifest.directory)

@@ -1,7 +1,10 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +14,7 @@ from pipelines import storage
 from pipelines.crawl.consent.takedown import read_takedown
 from pipelines.identity import uid
 from pipelines.layout import Layout
+from pipelines.publish import versions
 from pipelines.publish.dataset import publish
 from pipelines.publish.manifest import Manifest, read_manifest, verify
 from pipelines.publish.takedown import Removal, take_down
@@ -51,6 +55,36 @@ def test_listed_rows_are_gone_and_others_are_not_touched(layout: Layout, tmp_pat
         assert uids == [u for u in table(before, name).column("uid").to_pylist() if u not in gone]
     card = Path(after.directory, "README.md").read_text()
     assert "| publish | token_dataset | 178 | 156 | repeated_uid 20, taken_down 2 |" in card
+
+
+def test_two_takedowns_at_once_both_count(layout: Layout, tmp_path: Path) -> None:
+    publish(["a", "b"], layout, CONFIG)
+    lists = [read_takedown(listed(tmp_path, url(index))) for index in (3, 4)]
+    with ThreadPoolExecutor() as pool:
+        with versions.only_publication(layout.token_dataset):
+            waiting = [pool.submit(take_down, layout, one) for one in lists]
+            time.sleep(0.5)  # until both wait for the lock
+        assert [one.result().rows for one in waiting] == [2, 2]
+    left = table(read_manifest(layout.token_dataset), "metadata").column("url").to_pylist()
+    assert not {url(3), url(4)} & set(left)
+
+
+def test_a_takedown_undoes_no_publication_from_elsewhere(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = publish(["a", "b"], layout, CONFIG)
+    other = publish(["b"], layout, CONFIG)
+    versions.make_current(layout, before.version)
+    seal = versions.seal
+
+    def beside(*words: Any) -> Manifest:
+        versions.make_current(layout, other.version)  # as on an object store, without a lock
+        return seal(*words)
+
+    monkeypatch.setattr(versions, "seal", beside)
+    with pytest.raises(ValueError, match="was published meanwhile; take down again"):
+        removal(layout, tmp_path, url(3))
+    assert versions.current(layout) == other.version
 
 
 def test_only_files_with_listed_rows_are_written(layout: Layout, tmp_path: Path) -> None:

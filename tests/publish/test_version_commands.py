@@ -114,7 +114,11 @@ def test_a_removal_that_was_killed_leaves_no_half_version(layout: Layout) -> Non
     old, _ = publish(["a"], layout, CONFIG), publish(["a", "b"], layout, CONFIG)
     # As after a kill between the files: no marker, some of the files.
     (Path(old.directory) / "_SUCCESS").unlink()
-    assert f"v={old.version}" not in command("remove", "--data-root", layout.root).stdout
+    listing = command("remove", "--data-root", layout.root).stdout
+    assert f"v={old.version}  not complete: being published, or left by a kill" in listing
+    remove(layout, old.version)
+    assert not Path(old.directory).exists()
+    assert not Path(layout.rejects("publish", old.version)).exists()
     assert publish(["a"], layout, CONFIG).version == old.version
     verify(read_manifest(old.directory))
 

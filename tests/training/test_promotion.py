@@ -17,7 +17,7 @@ from pipelines.publish.remove import remove as remove_dataset
 from pipelines.publish.use import uses
 from training import cli, promote, sample
 from training.errors import InputError
-from training.promotion import log, move, versions
+from training.promotion import comparison, log, move, versions
 from training.promotion.comparison import Check, Comparison
 from training.promotion.gate import Limits, compare
 from training.promotion.log import PromotionError
@@ -221,6 +221,46 @@ def test_removal_spares_what_is_needed(layout: Layout) -> None:
     assert first.version not in versions.kept(layout)
     status, output = command(layout, "remove", "v=nothing")
     assert (status, "is no promoted version" in output) == (2, True)
+
+
+def test_a_removal_that_was_killed_is_ended_by_the_next(layout: Layout) -> None:
+    first = promoted(layout).candidate
+    data_root.say(layout, note="another model")
+    promoted(layout)
+    place = Path(versions.directory(layout, first.version))
+    (place / "_SUCCESS").unlink()
+    assert f"v={first.version}" not in command(layout, "remove")[1]
+    assert command(layout, "remove", f"v={first.version}")[0] == 0
+    assert not place.exists()
+
+
+def test_a_version_that_is_gone_back_to_while_it_is_removed_stays(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = promoted(layout).candidate
+    data_root.say(layout, note="another model")
+    promoted(layout)
+    entry = log.current(layout)
+    remove_file = storage.remove
+
+    def beside(url: str, *, recursive: bool = False) -> None:
+        remove_file(url, recursive=recursive)
+        if url.endswith("_SUCCESS"):  # another machine, which no lock keeps out
+            log.append(layout, entry, log.Action.ROLLED_BACK, first, who="me", why="because")
+
+    monkeypatch.setattr(storage, "remove", beside)
+    with pytest.raises(PromotionError, match="was promoted at the same time; it stays"):
+        versions.remove(layout, first.version)
+    versions.verify(layout, first.version)
+
+
+def test_comparing_by_hand_decides_no_promotion(layout: Layout) -> None:
+    words = ("compare", "--margin", "5", "--least-perplexity", "1")
+    assert command(layout, *words)[0] == 0
+    with pytest.raises(PromotionError, match="compare the model first"):
+        comparison.read(layout)
+    assert command(layout, *words, "--record")[0] == 0
+    assert comparison.read(layout).figures["margin"] == 5
 
 
 def test_a_promoted_model_keeps_its_dataset(layout: Layout) -> None:

@@ -59,3 +59,22 @@ def test_a_copy_that_was_killed_is_no_version(layout: Layout) -> None:
     assert log.current(layout) is None
     move.promote(layout, found, who="one", why="passed")
     versions.verify(layout, found.candidate.version)
+
+
+def test_what_changed_since_the_comparison_spoils_no_version(layout: Layout) -> None:
+    found = compare(layout, Limits(least_perplexity=1.0))
+    entry = move.promote(layout, found, who="one", why="passed")
+    target = versions.directory(layout, entry.model.version)
+    before = storage.tree(target)
+    # Another machine came to the same version, and did not see the marker yet.
+    marker = storage.read_bytes(f"{target}/_SUCCESS")
+    storage.remove(f"{target}/_SUCCESS")
+    url = f"{layout.model('dalle')}/final/summary.json"
+    storage.write_json(url, storage.read_json(url) | {"note": "another model"})
+    with pytest.raises(PromotionError, match="changed since the model was compared"):
+        versions.keep(layout, found.candidate)
+    storage.write_bytes(f"{target}/_SUCCESS", marker)
+    assert {n: s for n, s in storage.tree(target).items() if n != "_SUCCESS"} == {
+        n: s for n, s in before.items() if n != "_SUCCESS"
+    }
+    versions.verify(layout, entry.model.version)
