@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import gpu_transformer
+from benchmarks import gpu_transformer, older_torch
 from training.config import DVAEConfig
 from training.image_tokenizer import codes_program
 from training.losses import categorical_kl_to_uniform, logit_laplace_nll
@@ -123,6 +123,8 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a small model, on any device")
     tiny = parser.parse_args().tiny
     device = device_of(tiny)
+    if missing := older_torch.fill_in():
+        print(f"this torch has no {' and no '.join(missing)}: done in another way", file=sys.stderr)
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False

@@ -94,16 +94,20 @@ def _cost(work: Callable[[], object], device: torch.device, rounds: int = 5) -> 
     cuda = device.type == "cuda"
     for _ in range(2):
         work()
+    _wait(device)
     if cuda:
-        torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     for _ in range(rounds):
         work()
-    if cuda:
-        torch.cuda.synchronize()
+    _wait(device)
     spent = (time.perf_counter() - start) / rounds
     return spent, torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def _training(
@@ -160,8 +164,10 @@ def _generation(device: torch.device, size: Size) -> str:
     text = torch.zeros(1, model.text_length, dtype=torch.long, device=device)
     draw = functools.partial(sample_codes, model, text, size.candidates)
     list(draw())  # compiles
+    _wait(device)
     start = time.perf_counter()
     list(draw())
+    _wait(device)
     spent = time.perf_counter() - start
     read = sum(p.nbytes for p in (*model.blocks.parameters(), *model.image_head.parameters()))
     bound = model.grid**2 * read / _bandwidth(device)

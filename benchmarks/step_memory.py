@@ -67,6 +67,8 @@ def main() -> None:
     import torch
 
     # Libraries and their threads are no part of a step.
+    import x_transformers  # noqa: F401
+
     from benchmarks import training_marks, training_peers  # noqa: F401
     from training.models import transformer  # noqa: F401
 

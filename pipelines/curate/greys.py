@@ -16,6 +16,7 @@ _BITS = 22
 _LOBES = 3
 # Neighbouring columns that are made together: each needs but a part of a row.
 _BLOCKS = 4
+_TALL = 100
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:
@@ -35,6 +36,9 @@ def small_greys(grey: np.ndarray, sides: Sequence[int]) -> list[np.ndarray]:
     """
     asked = tuple(sides)
     height, width = grey.shape
+    if height > _TALL * width and height > max(asked):
+        # Pillow resizes such pictures down first.
+        return [square.T for square in small_greys(grey.T, asked)]
     levels = grey.astype(np.float64)
     total = sum(asked) // _BLOCKS
     across = np.empty((height, _BLOCKS, total))

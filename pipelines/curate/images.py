@@ -27,7 +27,8 @@ def image_reasons(columns: pa.Table, config: CurateConfig) -> pa.StringArray:
     """
     width, height = columns.column("width"), columns.column("height")
     shorter = pc.min_element_wise(width, height)
-    aspect = columns.column("aspect")
+    # In the float64 of the limits; the stored column is float32.
+    aspect = pc.divide(width.cast(pa.float64()), height.cast(pa.float64()))
     outside = pc.or_(pc.less(aspect, config.min_aspect), pc.greater(aspect, config.max_aspect))
     plain = pc.less(columns.column("colour_range"), config.min_colour_range)
     flat = pc.less(columns.column("contrast"), config.min_contrast)

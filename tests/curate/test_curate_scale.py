@@ -107,7 +107,8 @@ print(done.funnel.rows_in, int(peak) // 1024)
 def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path: Path) -> None:
     bitmap = encoded(picture().resize(LARGE), "BMP")
     peaks = []
-    for times in (1, 4):
+    # A process keeps some freed memory, which the first batches fill.
+    for times in (2, 6):
         layout = Layout(str(tmp_path / str(times)))
         rows = [row(n, f"a dog runs home, number {n}", bitmap) for n in range(times * PAIRS)]
         fetched_pairs(layout, "a", *(rows[n : n + 50] for n in range(0, len(rows), 50)))
@@ -117,5 +118,5 @@ def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path: Path) -> None:
         count, peak = map(int, done.stdout.split())
         assert count == times * PAIRS
         peaks.append(peak)
-    assert 3 * PAIRS * len(bitmap) > 4 * SLACK_MB << 20
+    assert 4 * PAIRS * len(bitmap) > 4 * SLACK_MB << 20
     assert peaks[1] < peaks[0] + SLACK_MB, peaks

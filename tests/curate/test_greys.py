@@ -8,7 +8,20 @@ SIDES = (32, 64)
 
 
 @pytest.mark.parametrize(
-    "shape", [(256, 341), (341, 256), (256, 256), (512, 384), (31, 700), (5, 5), (64, 32), (1, 9)]
+    "shape",
+    [
+        (256, 341),
+        (341, 256),
+        (256, 256),
+        (512, 384),
+        (31, 700),
+        (5, 5),
+        (64, 32),
+        (1, 9),
+        (637, 2),
+        (900, 9),
+        (9, 1),
+    ],
 )
 @pytest.mark.parametrize("kind", ["noise", "black and white", "gradient"])
 def test_small_greys_are_those_of_pillow(shape: tuple[int, int], kind: str) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.decode import decode, stored_size
+from pipelines.curate.images import image_columns, image_reasons
 from pipelines.curate.measure import Limits, measure, working_side
 from pipelines.dedupe import hashes
 
@@ -96,3 +97,11 @@ def test_a_plain_border_is_cut_for_the_trimmed_hashes_only() -> None:
     assert (trimmed != bits(hashes.hash_pixels(bare.grey32[None], 8))).sum() <= 6
     assert not np.array_equal(found.grey32, found.trimmed32)
     assert bare.trimmed32 is bare.grey32
+
+
+def test_the_limits_of_the_aspect_belong_to_what_is_kept() -> None:
+    config = dataclasses.replace(CONFIG, min_aspect=0.7, max_aspect=1.6, min_side=1)
+    sizes = [(700, 1000), (1600, 1000), (699, 1000), (1601, 1000)]
+    found = [measure(encoded(photo(*size), "PNG"), LIMITS) for size in sizes]
+    reasons = image_reasons(image_columns(found), config).to_pylist()
+    assert reasons == [None, None, "aspect_ratio", "aspect_ratio"]

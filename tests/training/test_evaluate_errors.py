@@ -93,3 +93,7 @@ def test_a_damaged_part_is_named(finished: Finished, tiny_recipe: str, tmp_path:
     part.write_bytes(part.read_bytes()[:-3])
     with pytest.raises(InputError, match=f"{part} is damaged .* delete it and start again"):
         evaluate.evaluate(*models, pictures=2)
+    plan = part.with_name("plan.json")
+    plan.write_text("{")
+    with pytest.raises(InputError, match=f"{plan} is not valid JSON: .* delete {part.parent}"):
+        evaluate.evaluate(*models, pictures=2)

@@ -21,18 +21,31 @@ builtins.__import__ = only_torch
 sys.argv = ["gpu_marks", *sys.argv[1:]]
 runpy.run_module("benchmarks.gpu_marks", run_name="__main__")
 """
+# As torch 2.11 is.
+_OLDER = """
+import torch
+compile_ = torch.compile
+def older(model=None, *, fullgraph=False, dynamic=None, backend="inductor", mode=None):
+    return compile_(model, fullgraph=fullgraph, dynamic=dynamic, backend=backend, mode=mode)
+torch.compile = older
+del torch.nn.functional.linear_cross_entropy, torch.nn.LinearCrossEntropyOptions
+"""
 
 
-def test_it_runs_small_where_only_torch_is_installed() -> None:
+def _printed(program: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", _BARE, "--tiny"],
+        [sys.executable, "-c", program, "--tiny"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    printed = done.stdout.splitlines()[2:]
+    return done.stdout.splitlines()[2:]
+
+
+def test_it_runs_small_where_only_torch_is_installed() -> None:
+    printed = _printed(_BARE)
     images, others = printed[:3], printed[3:]
     names = [line.split("  ")[0] for line in images]
     assert names == ["encode, fp32", "encode, bf16", "training step, bf16"]
@@ -53,3 +66,24 @@ def test_candidates_are_drawn_where_the_packages_are() -> None:
     line = gpu_transformer._generation(torch.device("cpu"), gpu_transformer.size_of(tiny=True))
     assert float(line.split()[2]) > 0
     assert line.endswith("of the weight-read limit")
+
+
+def test_older_torch_gives_the_same_losses() -> None:
+    def losses(program: str) -> list[str]:
+        return [line.split("loss ")[1] for line in _printed(program) if "loss " in line]
+
+    assert losses(_OLDER + _BARE) == losses(_BARE)
+
+
+def test_older_torch_compiles() -> None:
+    program = (
+        _OLDER
+        + """
+from benchmarks import older_torch
+assert older_torch.fill_in() == ["compile(recompile_limit)", "linear_cross_entropy"]
+assert older_torch.fill_in() == []
+options = dict(dynamic=False, isolate_recompiles=True, recompile_limit=64, backend="eager")
+assert torch.compile(lambda x: x + 1, **options)(torch.ones(2)).tolist() == [2, 2]
+"""
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -106,7 +106,16 @@ def _strange_caption(root: Path) -> None:
     )
 
 
+def _unlike_ids(root: Path) -> None:
+    _strange_caption(root)
+    damage(
+        root / "annotations/captions_val2014.json",
+        lambda text: text.replace('"image_id": 2,', '"image_id": "two",'),
+    )
+
+
 COCO = {
+    "has captions of 2 pictures that it does not list": _unlike_ids,
     "captions_val2014.json is missing; unpack annotations_trainval2014.zip": _without_captions,
     "has captions of 1 pictures that it does not list, the first has the id 999": _strange_caption,
     "is not MS-COCO's file of captions (JSONDecodeError": lambda root: damage(
@@ -148,11 +157,14 @@ CUB: dict[str, Callable[[Path], object]] = {
         root / "train_test_split.txt", lambda text: text.replace(" 0\n", " 1\n")
     ),
     "has the line '1'": lambda root: damage(root / "images.txt", lambda text: f"1\n{text}"),
+    "1 pictures that": lambda root: (root / "images.txt").write_bytes(
+        (root / "images.txt").read_bytes().replace(b"Bird_0003", b"Bird_\xff")
+    ),
     "has no folder text_c10/ of captions": lambda root: (root / "text_c10").rename(root / "t"),
     "with the captions of a picture, is missing": lambda root: next(
         root.glob("text_c10/*/Bird_0003*")
     ).unlink(),
-    "1 pictures that": lambda root: next(root.glob("images/*/Bird_0003*")).unlink(),
+    "1 pictures that ": lambda root: next(root.glob("images/*/Bird_0003*")).unlink(),
     "has 5 captions in its test split, 7 are asked for; give --cub-captions 5": lambda root: None,
 }
 

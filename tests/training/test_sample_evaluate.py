@@ -1,3 +1,4 @@
+import io
 import json
 import math
 import re
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tiny_training import Finished
 
 from training import evaluate, sample
@@ -72,6 +74,10 @@ def test_draw_is_a_function_of_captions_and_seed(finished: Finished, tiny_recipe
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert not torch.equal(one[0, 0], one[0, 1])
+    # The tokenizer reads both alike.
+    lower, upper = draw(*models, encoder, ["a cat", "A CAT"], 1)
+    assert torch.equal(lower[0], one[0, 0])
+    assert not torch.equal(lower, upper)
 
 
 def test_a_model_of_the_other_stage_is_refused(
@@ -165,6 +171,15 @@ def test_the_best_of_many_for_ones_own_captions(
             assert picture.size == (16, 16)
     with pytest.raises(InputError, match="the best 3 of 2 candidates cannot be chosen"):
         sample.sample(*models, caption=["a cat"], candidates=2, best=3)
-    prompt.write_bytes(b"no picture")
-    with pytest.raises(InputError, match="cannot be read as a picture"):
-        sample.sample(*models, caption=["a cat"], prompt=prompt, prompt_row=2)
+    for data in (b"no picture", b"P6 2 x 255\n", _png_with_a_long_text()):
+        prompt.write_bytes(data)
+        with pytest.raises(InputError, match="cannot be read as a picture"):
+            sample.sample(*models, caption=["a cat"], prompt=prompt, prompt_row=2)
+
+
+def _png_with_a_long_text() -> bytes:
+    """A picture whose comment Pillow refuses to decompress."""
+    stream, text = io.BytesIO(), PngInfo()
+    text.add_text("Comment", "a" * (8 << 20), zip=True)
+    Image.new("RGB", (32, 32)).save(stream, "PNG", pnginfo=text)
+    return stream.getvalue()

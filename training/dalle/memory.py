@@ -3,9 +3,9 @@
 import dataclasses
 import os
 
-import psutil
 import torch
 
+from training import host_memory
 from training.config import TransformerConfig
 from training.dalle.execution import Execution
 from training.dalle.precision import Precision
@@ -102,7 +102,7 @@ def free_memory(runtime: Runtime) -> int:
     if runtime.device.type == "cuda":
         sharing = -(-local // torch.cuda.device_count())
         return int(torch.cuda.mem_get_info(runtime.device)[0]) // sharing
-    return int(psutil.virtual_memory().available) // local
+    return host_memory.available() // local
 
 
 def require(need: Need, free: int, execution: Execution) -> None:

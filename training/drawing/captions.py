@@ -66,7 +66,7 @@ def read_prompt(path: Path, dvae: DVAE, row: int, column: int) -> Prompt:
     try:
         with Image.open(path) as opened:
             picture = opened.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as a picture: {error}") from error
     pixels = to_tensor(np.array(centre_crop(picture, dvae.config.image_size))[None])
     device = next(dvae.parameters()).device

@@ -1,7 +1,7 @@
 """Draw pictures for captions: image codes one position at a time, with cached keys and values.
 
 Every candidate has noise of its own, drawn from (seed, caption, candidate): how the work is split
-into batches decides nothing.
+into batches decides nothing, and captions that differ in capitals alone draw different pictures.
 """
 
 import hashlib
@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import psutil
 import torch
 from torch import Tensor, nn
 
+from training import host_memory
 from training.drawing.choosing import SamplingOptions, chosen, groups, noise_of
 from training.errors import InputError
 from training.models.decoding import Decoder, bytes_per_caption, bytes_per_stream, for_few_rows
@@ -150,6 +150,7 @@ def sample_codes(
     seed: int = 0,
     options: SamplingOptions | None = None,
     prompt: Prompt | None = None,
+    keys: Sequence[str] | None = None,
     most: int | None = None,
     progress: Progress = lambda _: None,
     look: Look = lambda _: None,
@@ -163,6 +164,7 @@ def sample_codes(
         seed: with the caption and the number of the candidate, the seed of its noise.
         options: how a code is chosen.
         prompt: what is given of every picture.
+        keys: the captions, as they are written; without them their ids make the seeds.
         most: streams at a time; None is what memory allows.
         progress: told after every position how many codes were drawn since the last call.
         look: shown what is drawn so far.
@@ -172,16 +174,18 @@ def sample_codes(
     """
     options, model = options or SamplingOptions(), for_few_rows(model)
     most = most or streams_in_memory(model, options, candidates)
+    keys = keys or [str(row.tolist()) for row in text]
     same_shape = itertools.groupby(
-        _parts(text, candidates, most), key=lambda part: (len(part[0]), part[2])
+        _parts(len(text), candidates, most), key=lambda part: (len(part[0]), part[2])
     )
     for (captions, count), parts in same_shape:
         drawing = Drawing(model, captions, count, options, prompt)
         step = _step(drawing)
-        for part, first, _ in parts:
-            seeds = [_seed(seed, row, first + i) for row in part for i in range(count)]
+        for rows, first, _ in parts:
+            seeds = [_seed(seed, keys[row], first + i) for row in rows for i in range(count)]
             positions = model.grid**2
-            drawing.begin(part, noise_of(seeds, positions, model.image_vocabulary, text.device))
+            noise = noise_of(seeds, positions, model.image_vocabulary, text.device)
+            drawing.begin(text[rows.start : rows.stop], noise)
             progress(len(seeds))
             for drawn in range(2, positions + 1):
                 step()
@@ -201,15 +205,16 @@ def _step(drawing: Drawing) -> Callable[[], None]:
     )
 
 
-def _parts(text: Tensor, candidates: int, most: int) -> Iterator[tuple[Tensor, int, int]]:
+def _parts(captions: int, candidates: int, most: int) -> Iterator[tuple[range, int, int]]:
     """Captions, the first candidate and how many: the batches of a whole work."""
     if candidates >= most:
-        for row in text.split(1):
+        for row in range(captions):
             for first in range(0, candidates, most):
-                yield row, first, min(most, candidates - first)
+                yield range(row, row + 1), first, min(most, candidates - first)
     else:
-        for rows in text.split(most // candidates):
-            yield rows, 0, candidates
+        together = most // candidates
+        for start in range(0, captions, together):
+            yield range(start, min(start + together, captions)), 0, candidates
 
 
 def streams_in_memory(model: Transformer, options: SamplingOptions, candidates: int) -> int:
@@ -220,8 +225,10 @@ def streams_in_memory(model: Transformer, options: SamplingOptions, candidates: 
     device = model.image_head.weight.device
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
+        # What torch keeps for its next tensors is free, too.
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     else:
-        free = psutil.virtual_memory().available
+        free = host_memory.available()
     each = bytes_per_stream(model) + -(-bytes_per_caption(model) // candidates)
     each *= 2 if options.guided else 1
     # Noise is made beside the buffer that it is copied to.
@@ -229,8 +236,8 @@ def streams_in_memory(model: Transformer, options: SamplingOptions, candidates: 
     return max(1, min(free // (2 * each), _MOST_STREAMS.get(device.type, 64)))
 
 
-def _seed(seed: int, text: Tensor, candidate: int) -> int:
-    key = f"{seed} {candidate} {text.tolist()}".encode()
+def _seed(seed: int, caption: str, candidate: int) -> int:
+    key = f"{seed} {candidate} {caption}".encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:7], "little")
 
 
@@ -262,6 +269,7 @@ def draw_codes(
         seed=seed,
         options=options,
         prompt=prompt,
+        keys=captions,
         progress=progress,
         look=look,
     )

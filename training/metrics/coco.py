@@ -92,6 +92,6 @@ def _read(file: Path) -> tuple[dict[int, str], dict[int, list[str]]]:
     if strange:
         raise InputError(
             f"{file} has captions of {len(strange):,} pictures that it does not list, the first "
-            f"has the id {min(strange)}; unpack it again"
+            f"has the id {min(strange, key=str)}; unpack it again"
         )
     return names, captions

@@ -76,7 +76,8 @@ def _test_split(directory: Path) -> list[str]:
 def _numbered(file: Path) -> list[tuple[str, str]]:
     if not file.is_file():
         raise InputError(f"{file} is missing; --cub takes the folder CUB_200_2011, unpacked")
-    lines = [line.split() for line in file.read_text().splitlines() if line.strip()]
+    text = file.read_text(encoding="utf-8", errors="replace")
+    lines = [line.split() for line in text.splitlines() if line.strip()]
     wrong = next((line for line in lines if len(line) != 2), None)
     if wrong is not None:
         raise InputError(f"{file} has the line {' '.join(wrong)!r}; expected a number and a value")

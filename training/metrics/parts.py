@@ -17,18 +17,28 @@ _PLAN = "plan.json"
 Array = npt.NDArray[Any]
 
 
+def _plan(path: Path) -> Any:
+    try:
+        return storage.read_json(str(path)) if path.exists() else None
+    except ValueError as error:
+        raise InputError(f"{error}; delete {path.parent} and start again") from error
+
+
 class Parts:
     """Parts of one plan in a directory.
 
     Args:
         directory: holds `plan.json` and the parts; parts of another plan are removed.
         plan: everything that the parts depend on, as plain values.
+
+    Raises:
+        InputError: if `plan.json` is damaged.
     """
 
     def __init__(self, directory: Path, plan: Mapping[str, str | int | float]):
         self.directory = directory
         path = directory / _PLAN
-        if directory.exists() and not (path.exists() and storage.read_json(str(path)) == plan):
+        if directory.exists() and _plan(path) != plan:
             # The old plan goes first: what is left of an interrupted removal belongs to none.
             path.unlink(missing_ok=True)
             shutil.rmtree(directory)
