@@ -27,6 +27,7 @@ from pipelines.curate.decode import (
     thumbnail,
 )
 from pipelines.curate.measure import Limits, hashed_greys, measure
+from pipelines.curate.memory import keep_large_blocks
 
 
 def main() -> None:
@@ -42,6 +43,7 @@ def main() -> None:
     channel = wire.Channel(connection, file, os.fstat(file).st_size)
     # numpy's matrix products take their buffers once, which are no picture's.
     hashed_greys(np.zeros((8, 8, 3), np.uint8))
+    keep_large_blocks()
     _confine(memory)
     connection.sendall(wire.READY)
     while True:
