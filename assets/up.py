@@ -1,5 +1,6 @@
 """The web UI, the daemon and the demonstration's web, until Ctrl-C: `python -m assets.up`."""
 
+import argparse
 import contextlib
 import signal
 import sys
@@ -21,6 +22,7 @@ _QUIET = ("--dagster-log-level", "warning", "--code-server-log-level", "warning"
 
 def main() -> int:
     """Serve until SIGINT or SIGTERM."""
+    argparse.ArgumentParser(prog="assets.up", description=__doc__).parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _as_interrupt)
     try:

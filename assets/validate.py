@@ -21,7 +21,7 @@ from training.promotion.comparison import DESCRIPTIONS, Check
 from training.promotion.log import PromotionError
 
 GROUP = "validate"
-# What the contrastive model chooses from; `training.evaluate` by hand takes up to the paper's 512.
+# What the contrastive model chooses from; DALLE_EVALUATION_OPTIONS takes up to the paper's 512.
 _CANDIDATES = 8
 CODE_VERSION = "1"
 # Acts only when somebody turns on the automation sensor in the UI.
@@ -71,7 +71,8 @@ def evaluation(context: dg.AssetExecutionContext, settings: Settings) -> dg.Mate
     layout = settings.layout
     models = ("--dalle", layout.model("dalle"), "--dvae", layout.model("dvae"))
     where = ("--dataset", current_version(settings), "--output", directory)
-    options = (*_pairs(settings), *_reranking(settings))
+    # Of an option that is said twice the last one counts.
+    options = (*_pairs(settings), *_reranking(settings), *settings.evaluating_options())
     trainer.run(context, TrainingProgram("training.evaluate", (*models, *where, *options)))
     url, report = join(directory, "evaluation.json"), join(directory, "report.html")
     plots = storage.list_files(directory, ".png")

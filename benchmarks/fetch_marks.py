@@ -9,6 +9,7 @@ both sides alike.
     python -m benchmarks.fetch_marks [--memory]
 """
 
+import argparse
 import contextlib
 import json
 import subprocess
@@ -164,7 +165,9 @@ def memory() -> dict[int, int]:
 
 def main() -> None:
     """Print the marks, or with `--memory` the memory."""
-    if "--memory" in sys.argv[1:]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fetch_marks", description=__doc__)
+    parser.add_argument("--memory", action="store_true", help="measure the memory instead")
+    if parser.parse_args().memory:
         for count, size in memory().items():
             print(f"{count:9,} URLs {size / 1024:8.1f} MB")
         return

@@ -12,6 +12,7 @@ start-up (imports, for the most part), which is the same for a thousand images a
     python -m benchmarks.fetch_to_crop
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -211,6 +212,9 @@ def _timed(inputs: Sequence[Any], work: Callable[[Any], Any]) -> tuple[list[Any]
 
 def main() -> None:
     """Print what each command costs an image, and for the whole long list; and the steps."""
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.fetch_to_crop", description=__doc__
+    ).parse_args()
     print(
         f"{'':12} {'CPU ms/image':>13} {'images/s/core':>14} {'start-up, CPU s':>16} {'wall s':>7}"
     )

@@ -6,9 +6,9 @@ transformer's blocks get gradients of falling size, as in large models (arXiv 21
 greatest value and is halved until nothing overflows: the best that its rule can find.
 """
 
+import argparse
 import functools
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,8 +113,11 @@ def _draw(errors: dict[int, tuple[list[float], list[float]]], to: Path) -> None:
 
 def main() -> None:
     """Print the worst block's figures, and draw the errors."""
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gradient_scales", description=__doc__
+    )
+    parser.add_argument("picture", type=Path, metavar="PICTURE", help="PNG to write")
+    picture = parser.parse_args().picture
     torch.set_num_threads(1)
     errors: dict[int, tuple[list[float], list[float]]] = {}
     print("the worst block: elements that underflow, and the gradient's relative error")
@@ -127,7 +130,7 @@ def main() -> None:
     for per_block in (False, True):
         values = in_half(SHOWN, per_block)[1]
         print(f"log2 of the scales at {SHOWN}:", *(f"{math.log2(v):.0f}" for v in values))
-    _draw(errors, Path(sys.argv[1]))
+    _draw(errors, picture)
 
 
 if __name__ == "__main__":

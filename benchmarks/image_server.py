@@ -5,9 +5,9 @@ has an image of so many bytes, or the one of the folder's files that its number 
 gives the times of the first and the last request since the last `/clock`, and their number.
 """
 
+import argparse
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,4 +83,6 @@ async def _serve(bodies: Sequence[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(_bodies(sys.argv[1])))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.image_server", description=__doc__)
+    parser.add_argument("bodies", metavar="BYTES|FOLDER")
+    asyncio.run(_serve(_bodies(parser.parse_args().bodies)))

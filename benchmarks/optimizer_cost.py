@@ -3,6 +3,7 @@
 Without the clip of the variance binding, as in nearly all of a run, and with it.
 """
 
+import argparse
 import dataclasses
 
 import torch
@@ -59,6 +60,9 @@ def cost(norm: float, clip: float) -> tuple[float, float]:
 
 def main() -> None:
     """Print both cases."""
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.optimizer_cost", description=__doc__
+    ).parse_args()
     torch.set_num_threads(1)
     count = sum(p.numel() for p in _model(1.0).parameters())
     print(f"{count / 1e6:.1f} M parameters, one core; clip of the norm and one update")

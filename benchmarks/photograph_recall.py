@@ -119,7 +119,9 @@ def table(photographs: Measured, drawings: Measured) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Gather, measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.photograph_recall")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.photograph_recall", description=__doc__
+    )
     parser.add_argument("--attacked", type=int, default=500, help="at most, of each kind")
     parser.add_argument("--confirm", type=int, default=DedupeConfig.confirm, help="of the tables")
     parser.add_argument("--references", type=int, default=_REFERENCES, help="for false flags")

@@ -1,10 +1,11 @@
-"""Memory of a training step: `python -m benchmarks.step_memory NAME` prints GiB.
+"""Memory of a training step: `python -m benchmarks.step_memory MODEL` prints GiB.
 
 The greatest resident memory of a process that does two steps, less what it held before it made
 the model: weights, gradients, activations and scratch, no optimiser. Each model has a process of
 its own, since a process never gives back its greatest memory.
 """
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.marks import Mark
 
+MODELS = ("ours", "x-transformers", "DALLE-pytorch")
 _KIB_PER_GIB = 2**20
 
 
@@ -64,6 +66,9 @@ MARKS = (memory_beside_x_transformers, memory_beside_dalle_pytorch)
 
 def main() -> None:
     """Measure in this process."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.step_memory", description=__doc__)
+    parser.add_argument("model", choices=MODELS)
+    model = parser.parse_args().model
     import torch
 
     # Libraries and their threads are no part of a step.
@@ -76,7 +81,7 @@ def main() -> None:
     warm = torch.randn(64, 64, requires_grad=True)
     (warm @ warm).sum().backward()
     before = _peak()
-    step = _step_of(sys.argv[1])
+    step = _step_of(model)
     for _ in range(2):
         step()
     print(_peak() - before)

@@ -3,6 +3,7 @@
 The step is that of `make bench`: the table's configuration in fp32 on one thread.
 """
 
+import argparse
 from collections.abc import Callable, Iterator
 
 import torch
@@ -30,6 +31,9 @@ def busiest(step: Callable[[], object], device: torch.device, shown: int = 10) -
 
 def main() -> None:
     """Print the table's step."""
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.step_profile", description=__doc__
+    ).parse_args()
     from benchmarks.training_marks import ours
 
     torch.set_num_threads(1)

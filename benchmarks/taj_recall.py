@@ -152,7 +152,7 @@ def plot(curves: Curves) -> bytes:
 
 def main() -> None:
     """Download the package, measure, print the table and write the plot."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.taj_recall")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.taj_recall", description=__doc__)
     parser.add_argument("plot", type=Path, nargs="?", help="PNG to write")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

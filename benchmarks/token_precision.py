@@ -5,7 +5,7 @@ and one of `deduped_pairs`. Where two codes are nearly as likely, rounding decid
 lost in likelihood is printed too.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +32,16 @@ def pictures(pairs: str, size: int, count: int) -> torch.Tensor:
 
 def main() -> None:
     """Print the shares."""
-    if not 3 <= len(sys.argv) <= 4:
-        sys.exit(__doc__)
-    model = load_dvae(Path(sys.argv[1])).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.token_precision", description=__doc__
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="directory of the dVAE")
+    parser.add_argument("pairs", metavar="PAIRS", help="directory of deduped_pairs")
+    parser.add_argument("count", type=int, nargs="?", default=200, metavar="COUNT", help="pictures")
+    options = parser.parse_args()
+    model = load_dvae(options.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    count = int(sys.argv[3]) if len(sys.argv) == 4 else 200
-    images = pictures(sys.argv[2], model.config.image_size, count)
+    images = pictures(options.pairs, model.config.image_size, options.count)
     images = images.to(next(model.parameters()).device)
     with torch.inference_mode():
         plain = codes_program(model, "fp32")(images).long()

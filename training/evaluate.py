@@ -1,6 +1,6 @@
 """Measure finished models on what they were not trained on: `python -m training.evaluate ...`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +17,9 @@ from training.drawing.pictures import contact_sheet, to_images
 from training.drawing.sampling import draw, pictures_of
 from training.errors import InputError
 from training.finished import sha256
+from training.human import pictures as human_pictures
 from training.metrics import likelihoods, protocol, reconstruction, retrieval
-from training.metrics.coco import CAPTIONS
+from training.metrics.coco import CAPTIONS, KEY
 from training.metrics.coco import coco as coco_set
 from training.metrics.cub import cub as cub_set
 from training.metrics.drawings import Drawings, Painter
@@ -38,6 +39,7 @@ _LEAST, _MOST_CANDIDATES = 2, 512
 _SHOWN, _DRAWN = 24, 3
 _CURVES = "curves.png"
 _LABEL_WIDTH = 200
+_FOR_PEOPLE = "human"
 
 
 def evaluate(
@@ -89,6 +91,14 @@ def evaluate(
     ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="draw in bf16, likelihood in fp32")] = False,
     seed: Annotated[int, typer.Option(help="of the captions' choice and of the drawing")] = 0,
+    human: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="write the best pictures of so many captions, MS-COCO's with --coco, into "
+            "OUTPUT/human, for training.human_evaluation; paper: 1000",
+        ),
+    ] = None,
 ) -> None:
     """Likelihood, and drawn pictures against real ones by FID, KID and IS.
 
@@ -113,6 +123,7 @@ def evaluate(
         sets.append(coco_set(coco, coco_captions, size, seed))
     if cub is not None:
         sets.append(cub_set(cub, cub_captions, size, seed))
+    judged = _judged(sets) if human else None
     copied = copied_references(batches) if batches else None
     network = load_network(inception, device)
     embedder = load_embedder(rerank, device) if rerank else None
@@ -130,7 +141,10 @@ def evaluate(
         embedder, model_id(rerank) if rerank else "",
     )  # fmt: skip
     sections += _held_out(painter, data, output)
-    sections += _measured(painter, sets, candidates, network, copied, output, seed)
+    for one, drawings in _drawn(painter, sets, candidates, output, seed):
+        if human and one is judged:
+            _for_people(drawings, human, output / _FOR_PEOPLE)
+        sections += _measured(one, drawings, network, copied, output)
     sections += _training(dalle, dvae, data)
     model_report.write(output, {"dvae": dvae, "dalle": dalle}, data.manifest, sections)
     remote.push_files(output)
@@ -185,18 +199,29 @@ def _log(reporter: Reporter, before: int, done: int) -> None:
     reporter.log(before + done, {})
 
 
-def _measured(
-    painter: Painter,
-    sets: Sequence[ReferenceSet],
-    candidates: int,
-    network: Network,
-    copied: frozenset[str] | None,
-    output: Path,
-    seed: int,
-) -> list[Section]:
-    """Sections of each set that has pictures enough to compare."""
+def _judged(sets: Sequence[ReferenceSet]) -> ReferenceSet:
+    """The set whose pictures people judge: MS-COCO as in the paper, else the dataset's own."""
+    found = next((one for one in sets if one.key == KEY), sets[0])
+    if len(found.captions) < _LEAST:
+        raise InputError(
+            "the dataset has no unseen captions whose pictures people could judge; give --coco, "
+            "or leave --human"
+        )
+    return found
+
+
+def _for_people(drawings: Drawings, count: int, directory: Path) -> None:
+    """The best picture of each of the first captions, as Appendix F shows them to people."""
+    best = drawings.best(drawings.candidates)[:count]
+    human_pictures.write(directory, drawings.captions[:count], drawings.pictures(best))
+    typer.echo(f"{directory}: {len(best):,} pictures for people to judge")
+
+
+def _drawn(
+    painter: Painter, sets: Sequence[ReferenceSet], candidates: int, output: Path, seed: int
+) -> Iterator[tuple[ReferenceSet, Drawings]]:
+    """Each set that has pictures enough to compare, with the drawings of its captions."""
     enough = [one for one in sets if len(one.captions) >= _LEAST]
-    sections: list[Section] = []
     before = 0
     with Reporter(None, sum(len(one.captions) * candidates for one in enough)) as reporter:
         for one in enough:
@@ -205,14 +230,27 @@ def _measured(
             typer.echo(f"{one.title}: drawing {len(drawings):,} pictures")
             drawings.draw(partial(_log, reporter, before))
             before += len(drawings)
-            # Of the dataset's own rows none is a reference of the index.
-            left_out = overlapping(one.names, copied) if one.key and copied is not None else None
-            sections.append(protocol.measure(one, drawings, network, left_out, output))
-            if one.real:
-                sections.append(reconstruction.measure(one, painter.dvae, output))
-            if one.real and painter.embedder is not None:
-                name = painter.embedder_id
-                sections.append(retrieval.measure(one, painter.embedder, name, output))
+            yield one, drawings
+
+
+def _measured(
+    references: ReferenceSet,
+    drawings: Drawings,
+    network: Network,
+    copied: frozenset[str] | None,
+    output: Path,
+) -> list[Section]:
+    """Sections of a set: fidelity, and of real pictures what the other models make of them."""
+    # Of the dataset's own rows none is a reference of the index.
+    own = not references.key
+    left_out = None if own or copied is None else overlapping(references.names, copied)
+    painter = drawings.painter
+    sections = [protocol.measure(references, drawings, network, left_out, output)]
+    if references.real:
+        sections.append(reconstruction.measure(references, painter.dvae, output))
+    if references.real and painter.embedder is not None:
+        name = painter.embedder_id
+        sections.append(retrieval.measure(references, painter.embedder, name, output))
     return sections
 
 

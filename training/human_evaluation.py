@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 
 from training import cli
-from training.human.page import pairs, render
+from training.human.page import LISTING, pairs, render
 from training.human.votes import agreement, preferences, read_votes
 
-_LISTING = "pictures.jsonl"
 _GUESSING = 0.6
 
 app = cli.new_app()
@@ -22,7 +21,10 @@ def _commands() -> None:
 
 @app.command()
 def page(
-    first: Annotated[Path, typer.Argument(help=f"directory of samples with {_LISTING}")],
+    first: Annotated[
+        Path,
+        typer.Argument(help=f"directory with {LISTING}, as training.evaluate --human writes it"),
+    ],
     second: Annotated[Path, typer.Argument(help="the same of the other model")],
     output: Annotated[Path, typer.Option(help="the page, an HTML file")],
     count: Annotated[int, typer.Option(min=1, help="captions, at most")] = 1000,
@@ -32,7 +34,7 @@ def page(
 
     It needs no server: send the file to people, and let each send back what it saves.
     """
-    chosen = pairs(first / _LISTING, second / _LISTING, count)
+    chosen = pairs(first / LISTING, second / LISTING, count)
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}")
     temporary.write_text(render(chosen, title))

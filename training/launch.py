@@ -6,13 +6,14 @@ status is 128 + the signal's number, or that of the worker that ended first. The
 torchrun's; over several hosts, it is started on each of them.
 """
 
+import argparse
 import logging
 import signal
 import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
+from torch.distributed.run import get_args_parser, run
 
 from training.runtime import PEER_LOST
 
@@ -25,6 +26,15 @@ _HOST_LOST = (
     "another host ended or cannot be reached. Start the same command on every host again: the run "
     "goes on from its newest checkpoint"
 )
+
+
+def _parser() -> argparse.ArgumentParser:
+    """torchrun's, which says first what this is; its own usage is forty lines."""
+    parser: argparse.ArgumentParser = get_args_parser()
+    parser.prog = "python -m training.launch"
+    parser.usage = "%(prog)s [OPTION OF TORCHRUN]... (-m MODULE | FILE) [WORD]..."
+    parser.description = __doc__
+    return parser
 
 
 def _what_happened(failed: ChildFailedError) -> tuple[int, str]:
@@ -48,7 +58,7 @@ if __name__ == "__main__":
     # What it says of workers that ended is said below, once.
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     try:
-        main()
+        record(run)(_parser().parse_args())
     except SignalException as stopped:
         sys.exit(128 + stopped.sigval)
     except ChildFailedError as failed:

@@ -112,6 +112,8 @@ class Settings(dg.ConfigurableResource):
         beam_options: its options (DALLE_BEAM_OPTIONS, separated as in a shell).
         training_options: how the transformer's training computes, for instance
             `--shard --recompute` (DALLE_TRAINING_OPTIONS).
+        evaluation_options: more words for `training.evaluate`, for instance `--coco /data/coco`;
+            they count more than the asset's own (DALLE_EVALUATION_OPTIONS).
     """
 
     data_root: str
@@ -125,6 +127,7 @@ class Settings(dg.ConfigurableResource):
     beam_runner: str = Engine().runner
     beam_options: str = ""
     training_options: str = ""
+    evaluation_options: str = ""
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -147,6 +150,7 @@ class Settings(dg.ConfigurableResource):
             beam_runner=env("DALLE_BEAM_RUNNER") or Engine().runner,
             beam_options=_options("DALLE_BEAM_OPTIONS"),
             training_options=_options("DALLE_TRAINING_OPTIONS"),
+            evaluation_options=_words("DALLE_EVALUATION_OPTIONS"),
         )
 
     @property
@@ -182,6 +186,10 @@ class Settings(dg.ConfigurableResource):
         """Words for the transformer's training program."""
         return tuple(shlex.split(self.training_options))
 
+    def evaluating_options(self) -> tuple[str, ...]:
+        """Words for the evaluation program."""
+        return tuple(shlex.split(self.evaluation_options))
+
     def least_perplexity(self) -> float:
         """Perplexity of the codes below which the codebook has collapsed."""
         # A run cut short has not spread over its codebook yet; one code for all is a collapse
@@ -203,13 +211,18 @@ def _checked_limits(text: str) -> str:
     return text
 
 
-def _options(variable: str) -> str:
+def _words(variable: str) -> str:
     text = os.environ.get(variable) or ""
     try:
-        words = shlex.split(text)
+        shlex.split(text)
     except ValueError as error:
         raise UserError(f"{variable} is {text!r}: {error}; close its quotes") from error
-    wrong = next((word for word in words if not word.startswith("--")), None)
+    return text
+
+
+def _options(variable: str) -> str:
+    text = _words(variable)
+    wrong = next((word for word in shlex.split(text) if not word.startswith("--")), None)
     if wrong is not None:
         raise UserError(f"{variable} holds {wrong!r}; write every option as --name=value")
     return text

@@ -105,6 +105,7 @@ def test_numbers_in_the_environment(monkeypatch: pytest.MonkeyPatch, value: str)
         ("DALLE_BEAM_OPTIONS", "--a=b parallelism=8", "'parallelism=8'; write every option as"),
         ("DALLE_BEAM_OPTIONS", '--a="b', "close its quotes"),
         ("DALLE_TRAINING_OPTIONS", "shard", "'shard'; write every option as"),
+        ("DALLE_EVALUATION_OPTIONS", "--coco '/data", "close its quotes"),
         ("DALLE_DATA_ROOT", "data", "give an absolute path or a URL"),
         ("DALLE_REFERENCE_IMAGES", "./coco", "give an absolute path or a URL"),
         ("DALLE_CRAWL_INBOX", "inbox", "give an absolute path or a URL"),

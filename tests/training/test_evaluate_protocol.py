@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny_training
 import torch
+from PIL import Image
 from reference_layouts import write_coco, write_cub
 from safetensors.numpy import load_file
 from tiny_training import Finished
@@ -19,6 +20,7 @@ from pipelines import parquet, schemas
 from training import evaluate, recipes, train_contrastive
 from training.contrastive.rerank import load_ranker
 from training.drawing.sampling import pictures_of
+from training.human.page import LISTING, read_pictures
 from training.metrics.coco import coco
 from training.metrics.drawings import Drawings, Painter
 from training.metrics.features import load_network
@@ -27,7 +29,7 @@ from training.models.loading import load_dvae, load_transformer
 from training.recipes import recipe as recipe_named
 from training.token_data import TokenData
 
-CAPTIONS, CANDIDATES = 24, 64
+CAPTIONS, CANDIDATES, JUDGED = 24, 64, 7
 COPIED = 5
 
 
@@ -60,7 +62,7 @@ def arguments(finished: Finished, place: Path, output: Path) -> list[object]:
         *("--dalle", finished.dalle, "--dvae", finished.dvae, "--dataset", finished.dataset),
         *("--output", output, "--pairs", place / "batch=a", "--rerank", place / "contrastive"),
         *("--coco", place / "coco", "--coco-captions", CAPTIONS, "--cub", place / "cub"),
-        *("--candidates", CANDIDATES, "--pictures", 8),
+        *("--candidates", CANDIDATES, "--pictures", 8, "--human", JUDGED),
     ]
 
 
@@ -138,6 +140,11 @@ def test_the_curve_is_that_of_the_stored_candidates(
     assert found["coco_fid_blur_0"] == found[f"coco_fid_best_of_{CANDIDATES}"]
     firsts = [name for name in found if name.startswith("coco_fid_best_of_")]
     assert len(firsts) == 7
+    # `best` is of all candidates now: what people judge are these very pictures.
+    listed = list(read_pictures(evaluated / "human" / LISTING).items())
+    assert [caption for caption, _ in listed] == list(references.captions[:JUDGED])
+    for (_, path), picture in zip(listed, best, strict=False):
+        assert np.array_equal(np.asarray(Image.open(path)), picture.permute(1, 2, 0))
 
 
 def test_pictures_are_restored_and_found(evaluated: Path) -> None:

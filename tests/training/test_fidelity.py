@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.special
 import torch
 from ignite.metrics import FID
 from ignite.metrics import InceptionScore as PeerScore
@@ -13,7 +14,13 @@ from torch import nn
 
 from training.errors import InputError
 from training.metrics.features import Features, extract, load_network
-from training.metrics.fidelity import blur_curve, blurred, compare
+from training.metrics.fidelity import (
+    blur_curve,
+    blurred,
+    compare,
+    inception_score,
+    kernel_distance,
+)
 
 
 def features(rows: int, width: int = 24, shift: float = 0.0, seed: int = 0) -> Features:
@@ -43,14 +50,44 @@ def test_fid_agrees_with_a_peer_and_with_the_formula() -> None:
     assert compare(real, real).fid == pytest.approx(0, abs=1e-3)
 
 
-def test_the_score_agrees_with_a_peer() -> None:
-    side = features(10, seed=3)
-    # Ten splits of one picture each have no spread; a peer with one split has all of it.
-    many = Features("test", np.repeat(side.features, 60, 0), np.repeat(side.logits, 60, 0))
+def mmd(drawn: Features, reference: Features) -> float:
+    """The unbiased squared distance under (x.y / d + 1)^3 (arXiv 1801.01401), on all pairs."""
+    x, y = (side.features.astype(np.float64) for side in (drawn, reference))
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.asarray((a @ b.T / a.shape[1] + 1) ** 3)
+
+    def among(a: np.ndarray) -> float:
+        pairs = kernel(a, a)
+        return float((pairs.sum() - np.trace(pairs)) / (len(a) * (len(a) - 1)))
+
+    return among(x) + among(y) - 2 * float(kernel(x, y).mean())
+
+
+def test_kid_agrees_with_the_formula() -> None:
+    drawn, real = features(300, shift=0.3, seed=1), features(300, seed=2)
+    formula = mmd(drawn, real)
+    whole, spread = kernel_distance(drawn, real, subsets=1, size=300)
+    assert whole == pytest.approx(formula, rel=1e-3)
+    assert spread == 0
+    # The mean over random subsets has the formula's value as its expectation.
+    found = compare(drawn, real)
+    assert abs(found.kid - formula) < 4 * found.kid_deviation / 100**0.5
+
+
+def test_the_score_agrees_with_a_peer_and_with_the_formula() -> None:
+    side = features(300, seed=3)
     peer = PeerScore(num_features=11, feature_extractor=nn.Softmax(1))
-    peer.update(torch.from_numpy(many.logits))
-    assert compare(many, many).inception_score == pytest.approx(peer.compute(), rel=0.05)
-    same = Features("test", side.features, np.zeros((10, 11), np.float32))
+    peer.update(torch.from_numpy(side.logits))
+    shares = scipy.special.softmax(side.logits.astype(np.float64), axis=1)
+    divergence = (shares * np.log(shares / shares.mean(0))).sum(1)
+    score, spread = inception_score(side, splits=1)
+    assert score == pytest.approx(peer.compute(), rel=1e-3)
+    assert score == pytest.approx(np.exp(divergence.mean()), rel=1e-3)
+    assert spread == 0
+    # The parts of ten splits see fewer pictures, so their score is lower.
+    assert 0.8 * score < compare(side, side).inception_score < score
+    same = Features("test", side.features, np.zeros((300, 11), np.float32))
     assert compare(same, same).inception_score == pytest.approx(1.0)
 
 

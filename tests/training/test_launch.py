@@ -57,6 +57,18 @@ def test_a_launch_ends_with_the_status_of_what_ended_it(leaves: str, tmp_path: P
         assert errors == "error: process 1 ended with status 2, as it says above\n"
 
 
+def test_the_help_begins_with_what_it_is() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "training.launch", "--help"],
+        cwd=tiny_training.ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    usage, empty, about, *_ = done.stdout.splitlines()
+    assert usage.startswith("usage: python -m training.launch [OPTION OF TORCHRUN]...")
+    assert empty == ""
+    assert about.startswith("torchrun that ends with one sentence")
+    assert "--nproc-per-node" in done.stdout
+
+
 def test_a_lost_worker_ends_the_run_and_one_process_goes_on(
     finished: Finished, tiny_recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,9 +3,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training import host_memory
 from training.config import TransformerConfig
 from training.drawing.choosing import SamplingOptions, chosen, groups, noise_of
-from training.drawing.sampling import Drawing, Drawn, Prompt, keep_outside, sample_codes
+from training.drawing.sampling import (
+    Drawing,
+    Drawn,
+    Prompt,
+    keep_outside,
+    sample_codes,
+    streams_in_memory,
+)
 from training.errors import InputError
 from training.models import decoding
 from training.models.attention import Pattern
@@ -173,6 +181,36 @@ def test_the_split_into_batches_decides_nothing(
     assert torch.equal(codes_of(model, text[1:], 2, seed=3)[0], whole[1, :2])
     assert not torch.equal(codes_of(model, text, 5, seed=4), whole)
     assert len({tuple(c.tolist()) for c in whole.flatten(0, 1)}) == 10
+
+
+@pytest.mark.parametrize("options", [SamplingOptions(), SamplingOptions(guidance=2.0)])
+@pytest.mark.parametrize("candidates", [1, 8])
+def test_half_of_the_free_memory_holds_what_is_drawn_together(
+    model: Transformer,
+    monkeypatch: pytest.MonkeyPatch,
+    options: SamplingOptions,
+    candidates: int,
+) -> None:
+    free = 400_000
+    monkeypatch.setattr(host_memory, "available", lambda: free)
+    most = streams_in_memory(model, options, candidates)
+    assert 1 < most < 64
+    captions = max(1, most // candidates)
+    drawing = Drawing(model, captions, min(most, candidates), options, None)
+    held = {name: buffer.nbytes for name, buffer in drawing.named_buffers()}
+    # Masks are the model's, however many are drawn; noise is made beside its buffer.
+    assert sum(held.values()) + held["noise"] < free / 2
+
+
+@pytest.mark.parametrize(("free", "parts"), [(10**9, 1), (90_000, 2), (40_000, 4), (0, 10)])
+def test_little_memory_draws_smaller_parts_and_the_same_pictures(
+    model: Transformer, text: Tensor, monkeypatch: pytest.MonkeyPatch, free: int, parts: int
+) -> None:
+    whole = codes_of(model, text, 5, seed=3, most=10)
+    monkeypatch.setattr(host_memory, "available", lambda: free)
+    found = [part.codes for part in sample_codes(model, text, 5, seed=3)]
+    assert len(found) == parts
+    assert torch.equal(torch.cat(found), whole.flatten(0, 1))
 
 
 def test_top_k_and_top_p_rule_codes_out() -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from training.errors import InputError
 
+LISTING = "pictures.jsonl"
 _SMALL = 128  # shown enlarged by whole pixels
 
 

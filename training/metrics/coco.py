@@ -14,6 +14,7 @@ from typing import Any
 from training.errors import InputError
 from training.metrics.reference_set import ReferenceSet, chosen, read_pictures, require_pictures
 
+KEY = "coco"
 CAPTIONS = 30_000
 SPLIT = "val2014"
 _ANNOTATIONS = f"annotations/captions_{SPLIT}.json"
@@ -49,7 +50,7 @@ def coco(directory: Path, count: int, size: int, seed: int = 0) -> ReferenceSet:
     chosen_names = [pictures[image] for image in picked.values()]
     paths = [directory / name for name in chosen_names]
     return ReferenceSet(
-        "coco",
+        KEY,
         f"MS-COCO {SPLIT}",
         list(picked),
         chosen_names,

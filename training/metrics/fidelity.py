@@ -74,7 +74,6 @@ def compare(drawn: Features, reference: Features) -> Fidelity:
         InputError: if the sides differ in size or network, or have fewer than two pictures.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
-    from torchmetrics.image.kid import KernelInceptionDistance
 
     if drawn.network != reference.network:
         raise InputError(
@@ -86,38 +85,48 @@ def compare(drawn: Features, reference: Features) -> Fidelity:
             f"{len(drawn)} drawn and {len(reference)} reference pictures: both sides need the same "
             "number, and at least 2, since FID depends on it"
         )
-    width = drawn.features.shape[1]
     # The warning is that features are kept; there are thousands of pictures, not millions.
     warnings.filterwarnings("ignore", message="Metric .* will save all extracted features")
-    fid = FrechetInceptionDistance(feature=_Ready(width))
-    # Subsets come from torch's global state; a figure must not depend on what ran before.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        subset = min(_KID_SUBSET, max(2, len(drawn) // 2))
-        kid = KernelInceptionDistance(_Ready(width), subsets=_KID_SUBSETS, subset_size=subset)
-        for side, real in ((reference, True), (drawn, False)):
-            features = torch.from_numpy(side.features)
-            fid.update(features, real=real)
-            kid.update(features, real=real)
-        kid_mean, kid_deviation = kid.compute()
-    score, deviation = _inception_score(drawn)
+    fid = FrechetInceptionDistance(feature=_Ready(drawn.features.shape[1]))
+    fid.update(torch.from_numpy(reference.features), real=True)
+    fid.update(torch.from_numpy(drawn.features), real=False)
+    subset = min(_KID_SUBSET, max(2, len(drawn) // 2))
+    kid, kid_deviation = kernel_distance(drawn, reference, _KID_SUBSETS, subset)
+    splits = min(_IS_SPLITS, len(drawn))
+    score, deviation = inception_score(drawn, splits)
     return Fidelity(
         drawn.network,
         len(drawn),
         float(fid.compute()),
-        float(kid_mean),
-        float(kid_deviation),
+        kid,
+        kid_deviation,
         score,
         deviation,
-        _inception_score(reference)[0],
+        inception_score(reference, splits)[0],
     )
 
 
-def _inception_score(side: Features) -> tuple[float, float]:
+def kernel_distance(
+    drawn: Features, reference: Features, subsets: int, size: int
+) -> tuple[float, float]:
+    """KID (arXiv 1801.01401): mean and deviation over subsets of so many pictures a side."""
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    ready = _Ready(drawn.features.shape[1])
+    # Subsets come from torch's global state; a figure must not depend on what ran before.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        kid = KernelInceptionDistance(ready, subsets=subsets, subset_size=size)
+        kid.update(torch.from_numpy(reference.features), real=True)
+        kid.update(torch.from_numpy(drawn.features), real=False)
+        mean, deviation = kid.compute()
+    return float(mean), float(deviation)
+
+
+def inception_score(side: Features, splits: int) -> tuple[float, float]:
     """Inception score (arXiv 1606.03498): mean and deviation over splits."""
     from torchmetrics.image.inception import InceptionScore
 
-    splits = min(_IS_SPLITS, len(side))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         score = InceptionScore(feature=_Ready(side.logits.shape[1]), splits=splits)
