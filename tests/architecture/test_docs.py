@@ -164,12 +164,12 @@ def test_every_program_is_there() -> None:
             assert "__main__" in Path(spec.origin).read_text(), command
 
 
-def test_every_option_is_one_of_its_program() -> None:
-    # A program without options need not know `--help`.
+def test_every_command_and_option_is_one_of_its_program() -> None:
+    # A program of which no option is shown need not know `--help`.
     asked = {
         command: options
         for command, options in shown().items()
-        if options and command[0] not in WITHOUT_HELP
+        if (options or len(command) > 1) and command[0] not in WITHOUT_HELP
     }
     helper = ROOT / "tests" / "support" / "program_help.py"
     done = subprocess.run(
@@ -188,6 +188,11 @@ def test_every_option_is_one_of_its_program() -> None:
         for command, options in asked.items()
         for option, page in options.items()
         if not re.search(rf"(?<![\w-]){option}(?![\w-])", helps[command])
+    ]
+    wrong += [
+        " ".join(command)
+        for command, printed in helps.items()
+        if re.search("No such command|invalid choice", printed)
     ]
     assert not wrong
 
