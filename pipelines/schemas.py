@@ -88,13 +88,10 @@ _CURATED_COLUMNS = (
     _column(
         "phash64",
         pa.binary(8),
-        "64-bit perceptual hash of the picture at its working size",
+        "64-bit perceptual hash of the stored picture before its encoding (of the working size "
+        "where less than 256 pixels are stored)",
     ),
-    _column(
-        "phash256",
-        pa.binary(32),
-        "256-bit perceptual hash of the picture at its working size",
-    ),
+    _column("phash256", pa.binary(32), "256-bit perceptual hash of the same"),
     _column("phash64_trimmed", pa.binary(8), "as phash64, after a plain border is cut off"),
     _column("phash256_trimmed", pa.binary(32), "as phash256, after a plain border is cut off"),
     _column("contrast", pa.float32(), "standard deviation of 32x32 grey levels, 0 to 127.5"),
@@ -106,7 +103,7 @@ DEDUPED_PAIRS = _dataset(
     "deduped_pairs",
     "a kept pair",
     *_CURATED_COLUMNS,
-    _column("dup_of", pa.string(), "reference image it copies, in mode `flag`", nullable=True),
+    _column("dup_of", pa.string(), "reference image it copies; not in mode `drop`", nullable=True),
     _column("dup_distance", pa.int16(), "256-bit Hamming distance to `dup_of`", nullable=True),
 )
 
