@@ -3,11 +3,13 @@
 Run `python -m pipelines.schemas_doc docs/columns.md` after a change of the contract.
 """
 
-import sys
 from pathlib import Path
+from typing import Annotated
 
 import pyarrow as pa
+import typer
 
+from pipelines import commands
 from pipelines.schemas import CONTRACT_VERSION, DATASETS, describe
 
 _HEAD = f"""# Columns
@@ -34,12 +36,10 @@ def _table(name: str, schema: pa.Schema) -> str:
     return "\n".join([head, "| column | type | null? | what it is |", "|---|---|---|---|", *rows])
 
 
-def main(arguments: list[str]) -> None:
-    """Write the page to the file named on the command line."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        raise SystemExit("usage: python -m pipelines.schemas_doc docs/columns.md")
-    Path(arguments[0]).write_text(page())
+def main(path: Annotated[Path, typer.Argument(metavar="PAGE", help="docs/columns.md")]) -> None:
+    """Write the page of every column of every dataset."""
+    path.write_text(page())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    commands.run(main)

@@ -25,8 +25,6 @@ WIDER = {"crawl.md", "curation.md", "decontamination.md"}
 ROOMS = ("assets", "benchmarks", "deploy", "docs", "pipelines", "tests", "training")
 # Programs with commands of their own.
 GROUPS = ("assets.batches", "training.human_evaluation", "training.promote")
-# They look for their options themselves, and would start to measure when asked for help.
-WITHOUT_HELP = ("benchmarks.fetch_marks",)
 VARIABLE = re.compile(r"DALLE_[A-Z_]*[A-Z]\b")
 CODE = ("assets", "deploy", "pipelines", "training", "Makefile")
 
@@ -174,9 +172,7 @@ def test_every_program_is_there() -> None:
 def test_every_command_and_option_is_one_of_its_program() -> None:
     # A program of which no option is shown need not know `--help`.
     asked = {
-        command: options
-        for command, options in shown().items()
-        if (options or len(command) > 1) and command[0] not in WITHOUT_HELP
+        command: options for command, options in shown().items() if options or len(command) > 1
     }
     helper = ROOT / "tests" / "support" / "program_help.py"
     done = subprocess.run(
