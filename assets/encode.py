@@ -72,9 +72,10 @@ def token_schema(settings: Settings) -> pa.Schema:
     return schemas.token_grids(settings.training_recipe().dvae.grid)
 
 
-CHECKS = [
-    contract_check(token_grids, token_schema, "token_grids"),
-    rows_check(token_grids, "token_grids"),
-    ledger_check(token_grids, "token_grids", schemas.Stage.ENCODE, kept_in("deduped_pairs")),
+BATCH_CHECKS = [
+    contract_check("token_grids", token_schema),
+    rows_check("token_grids"),
+    ledger_check("token_grids", schemas.Stage.ENCODE, kept_in("deduped_pairs")),
 ]
+CHECKS = [check.asset_check() for check in BATCH_CHECKS]
 ASSETS = [bpe_tokenizer, token_grids]

@@ -46,6 +46,7 @@ def publish(
         ValueError: if batches were encoded with different tokenizers, if their tokens are out
             of date, or if there is no row.
         LedgerError: if rows were lost between two stages.
+        DatasetError: if a file of the version is damaged; the current version stays.
     """
     if not batches:
         raise ValueError("no crawl batch to publish; name at least one")
@@ -67,7 +68,7 @@ def publish(
         manifest = _published(layout, mark)
         if manifest is None:
             manifest = _Builder(layout, config, inputs, provenance, takedown, mark, work).build()
-        versions.make_current(layout, manifest.version)
+        versions.make_current(layout, manifest)
     return manifest
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from assets.lib.contract_checks import contract_problems, ledger_problems
 from pipelines import ledger, parquet, schemas
+from pipelines.contract import contract_problems, ledger_problems
 from pipelines.ledger import Finished, Funnel
 from pipelines.shards import rejected
 
