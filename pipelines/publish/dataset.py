@@ -19,6 +19,7 @@ from pipelines.layout import Layout, join
 from pipelines.ledger import Funnel
 from pipelines.publish import versions
 from pipelines.publish.config import PublishConfig
+from pipelines.publish.filters import stage_filters
 from pipelines.publish.inputs import BatchInput, agreed_provenance, read_input, token_rows
 from pipelines.publish.manifest import METADATA, TOKENS, Manifest, PublishedFile, read_manifest
 from pipelines.publish.samples import sample_pictures
@@ -209,6 +210,7 @@ class _Builder:
             files=tuple(files),
             stages=tuple(record for batch in self._inputs for record in batch.records),
             samples=samples,
+            filters=stage_filters(self._layout, [batch.name for batch in self._inputs]),
         )
 
 
