@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 GROUP = "dedupe"
 _PAIRS_LOOKED_AT = 5000
 _COPIES_SHOWN = 32
-_SHEET_BYTES = 60_000
+_REPEATS_SHOWN = 16
+_SHEET_BYTES = 45_000
 
 
 @dg.asset(
@@ -81,7 +82,10 @@ def deduped_pairs(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
     finished = dedupe_pairs(batch, layout, stages.dedupe, stages.engine, earlier)
     directory = layout.dataset(finished.dataset, batch)
     shown = exhibits.dataset_sheet(directory) | _caught(layout, batch)
-    return report.materialized(finished, directory, shown)
+    rejects = layout.rejects(schemas.Stage.DEDUPE, batch)
+    return report.materialized(
+        finished, directory, shown, exhibits.reject_examples(finished, rejects)
+    )
 
 
 def _reference_source(settings: Settings) -> "ReferenceSource":
@@ -114,11 +118,16 @@ def _shares(name: str, rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataVal
 
 
 def _caught(layout: Layout, batch: str) -> dict[str, dg.MarkdownMetadataValue]:
-    """A sheet of reference copies, each beside what it copies and with its distance."""
-    pairs = exhibits.reference_copies(layout, batch, _COPIES_SHOWN)
-    if not pairs:
-        return {}
-    return {"caught": exhibits.inline("caught", exhibits.side_by_side(pairs), _SHEET_BYTES)}
+    """Sheets of reference copies and of repeats, each beside what it copies, with its distance."""
+    sheets = {
+        "caught": exhibits.reference_copies(layout, batch, _COPIES_SHOWN),
+        "repeats": exhibits.repeats(layout, batch, _REPEATS_SHOWN),
+    }
+    return {
+        name: exhibits.inline(name, exhibits.side_by_side(pairs), _SHEET_BYTES)
+        for name, pairs in sheets.items()
+        if pairs
+    }
 
 
 @dg.asset_check(asset=coco_hash_index, name="coco_hash_index_contract", blocking=True)

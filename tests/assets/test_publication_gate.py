@@ -149,7 +149,10 @@ def test_what_breaks_a_check_is_never_published(root: Path, defect: str) -> None
 def test_what_keeps_every_check_is_published(root: Path) -> None:
     settings = whole_batches.settings(root)
     assert publish(settings) == ""
+    (card,) = Path(settings.layout.token_dataset).glob("v=*/README.md")
     assert Path(settings.layout.token_dataset, "CURRENT").exists()
+    for threshold in ("min_side | 32", "detector | lid176", "confirm | 56"):
+        assert f"| {threshold} |" in card.read_text()
 
 
 def test_publishing_asks_every_blocking_check_before_it() -> None:

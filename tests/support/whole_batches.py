@@ -47,9 +47,10 @@ def settings(root: Path) -> Settings:
 
 
 def names(batch: int) -> list[str]:
-    """Of the drawings that a batch shows."""
+    """Of the drawings that a batch shows; a later one also repeats the first, and itself."""
     others = [name for name in artwork() if name not in REFERENCES]
-    return others[:: len(others) // 40][batch * PER_BATCH :][:PER_BATCH]
+    own = others[:: len(others) // 40][batch * PER_BATCH :][:PER_BATCH]
+    return [*own, own[0], names(0)[0]] if batch else own
 
 
 def write_references(root: Path, drawings: Sequence[str]) -> None:
