@@ -17,8 +17,10 @@ from assets.curate import curated_pairs
 from assets.dedupe import coco_hash_index, deduped_pairs
 from assets.definitions import defs
 from assets.encode import token_grids
+from assets.lib import trainer
 from assets.publish import token_dataset
 from assets.scores import nsfw_scores, text_area_scores
+from assets.validate import evaluation
 from pipelines import ledger, schemas
 from pipelines.curate import score_models
 from pipelines.curate.scores import Score, scores_schema
@@ -106,11 +108,27 @@ def test_a_materialisation_tells_its_rows(
     assert page(root, asset, batch)["dagster/row_count"].value == rows > 0
 
 
-def test_a_version_tells_its_rows(tmp_path: Path) -> None:
-    whole_batches.build(tmp_path, "a")
+def test_a_version_tells_its_rows_and_the_evaluation_its_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = whole_batches.build(tmp_path, "a")
     shown = page(tmp_path, token_dataset)
     tables = Path(shown["dagster/uri"].value, "tokens").glob("*.parquet")
     assert shown["dagster/row_count"].value == sum(pq.read_metadata(t).num_rows for t in tables)
+
+    def evaluate(_context: object, _program: object) -> None:
+        directory = Path(settings.layout.evaluation)
+        directory.mkdir()
+        (directory / "evaluation.json").write_text('{"psnr_db": 12.5}')
+        (directory / "report.md").write_text("# dalle\n\n| figure |\n|---|\n" + "| x |\n" * 90_000)
+        (directory / "report.html").write_text("<!doctype html>")
+
+    monkeypatch.setattr(trainer, "run", evaluate)
+    shown = page(tmp_path, evaluation)
+    assert isinstance(shown["report"], dg.MarkdownMetadataValue), "the UI opens it"
+    assert shown["report"].value.startswith("# dalle")
+    assert shown["report with pictures"].value == f"{settings.layout.evaluation}/report.html"
+    assert shown["psnr_db"].value == 12.5
 
 
 @pytest.mark.parametrize(
