@@ -72,18 +72,17 @@ def fetched_pairs(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
     return crawl_page.materialized_fetch(finished, directory)
 
 
-CHECKS = [
-    contract_check(
-        image_text_candidates,
-        lambda _settings: schemas.IMAGE_TEXT_CANDIDATES,
-        "image_text_candidates",
-    ),
-    contract_check(fetched_pairs, lambda _settings: schemas.FETCHED_PAIRS, "fetched_pairs"),
-    rows_check(image_text_candidates, "image_text_candidates"),
-    ledger_check(image_text_candidates, "image_text_candidates", schemas.Stage.CRAWL),
+BATCH_CHECKS = [
+    contract_check("image_text_candidates", lambda _settings: schemas.IMAGE_TEXT_CANDIDATES),
+    contract_check("fetched_pairs", lambda _settings: schemas.FETCHED_PAIRS),
+    rows_check("image_text_candidates"),
+    ledger_check("image_text_candidates", schemas.Stage.CRAWL),
     # A URL that could not be fetched stays in the dataset, with its outcome.
-    rows_check(fetched_pairs, "fetched_pairs"),
-    ledger_check(fetched_pairs, "fetched_pairs", None, kept_in("image_text_candidates")),
+    rows_check("fetched_pairs"),
+    ledger_check("fetched_pairs", None, kept_in("image_text_candidates")),
+]
+CHECKS = [
+    *(check.asset_check() for check in BATCH_CHECKS),
     broken_rows_check(image_text_candidates),
     success_rate_check(fetched_pairs),
 ]

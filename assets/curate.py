@@ -66,10 +66,13 @@ def _rate(finished: Finished) -> float | None:
     return funnel.kept / funnel.rows_in if funnel.rows_in else None
 
 
+BATCH_CHECKS = [
+    contract_check("curated_pairs", lambda _settings: schemas.CURATED_PAIRS),
+    rows_check("curated_pairs"),
+    ledger_check("curated_pairs", schemas.Stage.CURATE, kept_in("fetched_pairs")),
+]
 CHECKS = [
-    contract_check(curated_pairs, lambda _settings: schemas.CURATED_PAIRS, "curated_pairs"),
-    rows_check(curated_pairs, "curated_pairs"),
-    ledger_check(curated_pairs, "curated_pairs", schemas.Stage.CURATE, kept_in("fetched_pairs")),
+    *(check.asset_check() for check in BATCH_CHECKS),
     warning_check(
         curated_pairs,
         "curated_pairs_keep_rate",

@@ -8,17 +8,17 @@ import dagster as dg
 from assets.curate import curated_pairs
 from assets.lib import exhibits, report
 from assets.lib.contract_checks import (
+    BatchCheck,
     contract_check,
-    contract_problems,
     kept_in,
     ledger_check,
     result,
-    row_result,
     rows_check,
 )
-from assets.lib.partitions import batches_to_check, crawl_batches, registered_batch
+from assets.lib.partitions import crawl_batches, registered_batch
 from assets.lib.settings import Settings
 from pipelines import code_versions, schemas
+from pipelines.contract import contract_problems
 from pipelines.layout import Layout, join
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 GROUP = "dedupe"
 _PAIRS_LOOKED_AT = 5000
 _COPIES_SHOWN = 32
-_SHEET_BYTES = 60_000
+_REPEATS_SHOWN = 16
+_SHEET_BYTES = 45_000
 
 
 @dg.asset(
@@ -81,7 +82,10 @@ def deduped_pairs(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
     finished = dedupe_pairs(batch, layout, stages.dedupe, stages.engine, earlier)
     directory = layout.dataset(finished.dataset, batch)
     shown = exhibits.dataset_sheet(directory) | _caught(layout, batch)
-    return report.materialized(finished, directory, shown)
+    rejects = layout.rejects(schemas.Stage.DEDUPE, batch)
+    return report.materialized(
+        finished, directory, shown, exhibits.reject_examples(finished, rejects)
+    )
 
 
 def _reference_source(settings: Settings) -> "ReferenceSource":
@@ -114,50 +118,51 @@ def _shares(name: str, rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataVal
 
 
 def _caught(layout: Layout, batch: str) -> dict[str, dg.MarkdownMetadataValue]:
-    """A sheet of reference copies, each beside what it copies and with its distance."""
-    pairs = exhibits.reference_copies(layout, batch, _COPIES_SHOWN)
-    if not pairs:
-        return {}
-    return {"caught": exhibits.inline("caught", exhibits.side_by_side(pairs), _SHEET_BYTES)}
+    """Sheets of reference copies and of repeats, each beside what it copies, with its distance."""
+    sheets = {
+        "caught": exhibits.reference_copies(layout, batch, _COPIES_SHOWN),
+        "repeats": exhibits.repeats(layout, batch, _REPEATS_SHOWN),
+    }
+    return {
+        name: exhibits.inline(name, exhibits.side_by_side(pairs), _SHEET_BYTES)
+        for name, pairs in sheets.items()
+        if pairs
+    }
 
 
 @dg.asset_check(asset=coco_hash_index, name="coco_hash_index_contract", blocking=True)
 def index_keeps_the_contract(settings: Settings) -> dg.AssetCheckResult:
     """Every file of the index has exactly the contract's columns and the marker's rows."""
+    return result(index_problems(settings))
+
+
+def index_problems(settings: Settings) -> list[str]:
+    """What in the reference index breaks the contract."""
     directory = settings.layout.dataset("coco_hash_index")
-    return result(contract_problems(directory, schemas.COCO_HASH_INDEX))
+    return contract_problems(directory, schemas.COCO_HASH_INDEX)
 
 
-@dg.asset_check(
-    asset=deduped_pairs,
-    name="no_reference_copy_remains",
-    description=f"no kept pair is a near-duplicate of a reference image; {_PAIRS_LOOKED_AT} pairs "
-    "of the batch are compared with every reference by brute force",
-    blocking=True,
-)
-def no_reference_copy_remains(
-    context: dg.AssetCheckExecutionContext, settings: Settings
-) -> dg.AssetCheckResult:
+def _reference_copies(settings: Settings, batch: str) -> list[tuple[str, str, int]]:
     """A second search, which shares no code with the one that made the batch."""
     from pipelines.dedupe.verify import verify_no_reference_copies
 
-    layout, config = settings.layout, settings.stages().dedupe
-    batches = batches_to_check(context, layout, "deduped_pairs")
-    found = [
-        (batch, copy.uid, copy.match.reference, copy.match.distance)
-        for batch in batches
-        for copy in verify_no_reference_copies(layout, batch, config, _PAIRS_LOOKED_AT)
-    ]
-    columns = {"batch": "string", "uid": "string", "reference": "string", "bits of 256": "int"}
-    shown = found[:_COPIES_SHOWN]
-    return row_result(columns, shown, len(found), batches=list(batches))
+    config = settings.stages().dedupe
+    found = verify_no_reference_copies(settings.layout, batch, config, _PAIRS_LOOKED_AT)
+    return [(copy.uid, copy.match.reference, copy.match.distance) for copy in found]
 
 
-CHECKS = [
-    index_keeps_the_contract,
-    contract_check(deduped_pairs, lambda _settings: schemas.DEDUPED_PAIRS, "deduped_pairs"),
-    ledger_check(deduped_pairs, "deduped_pairs", schemas.Stage.DEDUPE, kept_in("curated_pairs")),
-    rows_check(deduped_pairs, "deduped_pairs"),
-    no_reference_copy_remains,
+BATCH_CHECKS = [
+    contract_check("deduped_pairs", lambda _settings: schemas.DEDUPED_PAIRS),
+    ledger_check("deduped_pairs", schemas.Stage.DEDUPE, kept_in("curated_pairs")),
+    rows_check("deduped_pairs"),
+    BatchCheck(
+        "deduped_pairs",
+        "no_reference_copy_remains",
+        f"no kept pair is a near-duplicate of a reference image; {_PAIRS_LOOKED_AT} pairs of the "
+        "batch are compared with every reference by brute force",
+        _reference_copies,
+        {"uid": "string", "reference": "string", "bits of 256": "int"},
+    ),
 ]
+CHECKS = [index_keeps_the_contract, *(check.asset_check() for check in BATCH_CHECKS)]
 ASSETS = [coco_hash_index, deduped_pairs]

@@ -6,7 +6,7 @@ import dagster as dg
 import pyarrow as pa
 
 from assets.dedupe import deduped_pairs
-from assets.lib import report
+from assets.lib import exhibits, report
 from assets.lib.contract_checks import contract_check, kept_in, ledger_check, rows_check
 from assets.lib.partitions import all_finished_batches, crawl_batches, registered_batch
 from assets.lib.settings import Settings
@@ -64,7 +64,11 @@ def token_grids(context: dg.AssetExecutionContext, settings: Settings) -> dg.Mat
         image_size=info.image_size,
         image_vocabulary=info.vocabulary,
     )
-    return report.materialized(finished, settings.layout.dataset(finished.dataset, batch))
+    directory = settings.layout.dataset(finished.dataset, batch)
+    rejects = settings.layout.rejects(schemas.Stage.ENCODE, batch)
+    return report.materialized(
+        finished, directory, appendix=exhibits.reject_examples(finished, rejects)
+    )
 
 
 def token_schema(settings: Settings) -> pa.Schema:
@@ -72,9 +76,10 @@ def token_schema(settings: Settings) -> pa.Schema:
     return schemas.token_grids(settings.training_recipe().dvae.grid)
 
 
-CHECKS = [
-    contract_check(token_grids, token_schema, "token_grids"),
-    rows_check(token_grids, "token_grids"),
-    ledger_check(token_grids, "token_grids", schemas.Stage.ENCODE, kept_in("deduped_pairs")),
+BATCH_CHECKS = [
+    contract_check("token_grids", token_schema),
+    rows_check("token_grids"),
+    ledger_check("token_grids", schemas.Stage.ENCODE, kept_in("deduped_pairs")),
 ]
+CHECKS = [check.asset_check() for check in BATCH_CHECKS]
 ASSETS = [bpe_tokenizer, token_grids]

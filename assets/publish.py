@@ -1,18 +1,29 @@
 """publish: immutable versions of the token dataset."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
+from assets import crawl, curate, dedupe, encode
 from assets.encode import bpe_tokenizer, token_grids, token_schema
-from assets.lib import exhibits, report
-from assets.lib.contract_checks import contract_problems, result, schema_problems
+from assets.lib import exhibits, model_checks, report
+from assets.lib.contract_checks import result
 from assets.lib.freshness import WEEKLY
+from assets.lib.models import file_version, final
 from assets.lib.partitions import all_finished_batches
 from assets.lib.settings import Settings
 from assets.lib.stages import takedown_list
-from pipelines import code_versions, schemas
+from pipelines import code_versions, ledger, schemas
+from pipelines.contract import schema_problems
 from pipelines.layout import join
 from pipelines.publish.manifest import DatasetError, Manifest, read_manifest, verify
-from pipelines.row_rules import offending_rows
+
+_BATCH_CHECKS = (
+    *crawl.BATCH_CHECKS,
+    *curate.BATCH_CHECKS,
+    *dedupe.BATCH_CHECKS,
+    *encode.BATCH_CHECKS,
+)
 
 
 @dg.asset(
@@ -27,8 +38,8 @@ from pipelines.row_rules import offending_rows
 def token_dataset(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     """A version: Parquet files, manifest and card; the gate between data and training.
 
-    A blocking check stops only its own run, so the checks of what is published run here once
-    more: a manifest that was never written stops every training.
+    A blocking check stops only its own run, so every blocking check of what is published runs
+    here once more: a manifest that was never written stops every training.
     """
     from pipelines.crawl.consent.takedown import read_takedown
     from pipelines.publish.dataset import publish
@@ -36,18 +47,7 @@ def token_dataset(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
     takedown = read_takedown(takedown_list(settings.crawl))
     layout = settings.layout
     batches = all_finished_batches(layout, "token_grids")
-    schema = token_schema(settings)
-    for batch in batches:
-        directory = layout.dataset("token_grids", batch)
-        problems = contract_problems(directory, schema) or [
-            ": ".join(map(str, offence)) for offence in offending_rows(directory, "token_grids")
-        ]
-        if problems:
-            raise dg.Failure(
-                description=f"Batch {batch} cannot be published: {problems[0]}. "
-                f"Launch encode_pairs for it again.",
-                allow_retries=False,
-            )
+    _require_every_check(settings, batches)
     manifest = publish(batches, layout, settings.stages().publish, takedown)
     context.log.info("version %s: %d rows", manifest.version, manifest.rows)
     return dg.MaterializeResult(
@@ -66,6 +66,48 @@ def token_dataset(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
             "dvae sha256": manifest.dvae_sha256,
             "bytes": sum(file.bytes for file in manifest.files),
         },
+    )
+
+
+def _require_every_check(settings: Settings, batches: Sequence[str]) -> None:
+    """Look once more at the stored data: nobody knows whether, and when, Dagster did.
+
+    Raises:
+        dg.Failure: naming the first check that fails, and what to do.
+    """
+    layout = settings.layout
+    for problem in dedupe.index_problems(settings):
+        remedy = "launch build_reference, then build_dataset for every batch"
+        raise _refused("The dataset", "coco_hash_index_contract", problem, remedy)
+    model = layout.model("dvae")
+    for name, problem in model_checks.dvae_problems(settings):
+        remedy = f"move {model} away, launch train_dvae, then encode_pairs for every batch"
+        raise _refused("The dataset", name, problem, remedy)
+    weights = file_version(final(model, "model.safetensors"))
+    for batch in batches:
+        _require_batch(settings, batch)
+        tokens = ledger.require_success(layout.dataset("token_grids", batch))
+        if not tokens.details["provenance"]["dvae_sha256"].startswith(weights):
+            # What was found of the present dVAE says nothing about the one of these tokens.
+            problem = f"its tokens were not made by the dVAE in {model}"
+            remedy = "launch encode_pairs for it again"
+            raise _refused(f"Batch {batch}", "dvae_weights_finite", problem, remedy)
+
+
+def _require_batch(settings: Settings, batch: str) -> None:
+    for check in _BATCH_CHECKS:
+        problem = check.problem(settings, batch)
+        if problem is not None:
+            job = "encode_pairs" if check.dataset == "token_grids" else "build_dataset"
+            directory = settings.layout.dataset(check.dataset, batch)
+            remedy = f"move {directory} away and launch {job} for it again"
+            raise _refused(f"Batch {batch}", check.name, problem, remedy)
+
+
+def _refused(what: str, check: str, problem: str, remedy: str) -> dg.Failure:
+    return dg.Failure(
+        description=f"{what} cannot be published, since {check} fails ({problem}): {remedy}.",
+        allow_retries=False,
     )
 
 

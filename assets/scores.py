@@ -78,8 +78,8 @@ def _scored(
 
 
 CHECKS = [
-    contract_check(nsfw_scores, lambda _settings: _NSFW, "nsfw_scores"),
-    contract_check(text_area_scores, lambda _settings: _TEXT, "text_area_scores"),
-    contract_check(clip_scores, lambda _settings: _CLIP, "clip_scores"),
+    contract_check("nsfw_scores", lambda _settings: _NSFW).asset_check(),
+    contract_check("text_area_scores", lambda _settings: _TEXT).asset_check(),
+    contract_check("clip_scores", lambda _settings: _CLIP).asset_check(),
 ]
 ASSETS = [nsfw_scores, text_area_scores, clip_scores]

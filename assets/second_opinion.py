@@ -84,7 +84,5 @@ def _nearest(layout: Layout, batch: str) -> dict[str, dg.MarkdownMetadataValue]:
     return {"nearest": exhibits.inline("nearest", exhibits.side_by_side(pairs), _SHEET_BYTES)}
 
 
-CHECKS = [
-    contract_check(embedding_overlap, lambda _settings: overlap_schema(), "embedding_overlap")
-]
+CHECKS = [contract_check("embedding_overlap", lambda _settings: overlap_schema()).asset_check()]
 ASSETS = [embedding_overlap]

@@ -4,6 +4,7 @@ import dataclasses
 
 import dagster as dg
 
+from assets.dedupe import deduped_pairs
 from assets.lib import exhibits, trainer
 from assets.lib.contract_checks import result
 from assets.lib.freshness import WEEKLY
@@ -23,9 +24,14 @@ from training.promotion.log import PromotionError
 GROUP = "validate"
 # What the contrastive model chooses from; DALLE_EVALUATION_OPTIONS takes up to the paper's 512.
 _CANDIDATES = 8
+# The event log is read on every load of the page.
+_REPORT_CHARACTERS = 20_000
 CODE_VERSION = "1"
 # Acts only when somebody turns on the automation sensor in the UI.
 _AFTER_TRAINING = dg.AutomationCondition.eager()
+# A batch that is crawled is no reason to evaluate again, one that is not yet must not prevent it,
+# and neither must a contrastive model that nobody trained.
+_READ_IF_THERE = dg.AssetSelection.assets(contrastive, deduped_pairs)
 
 
 @dg.asset(
@@ -60,10 +66,10 @@ def samples(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materia
     group_name=GROUP,
     kinds={"torch"},
     owners=["team:models"],
-    deps=[dalle, dvae, token_dataset],
+    deps=[dalle, dvae, token_dataset, contrastive, deduped_pairs],
     code_version=CODE_VERSION,
     pool="gpu",
-    automation_condition=_AFTER_TRAINING,
+    automation_condition=_AFTER_TRAINING.ignore(_READ_IF_THERE),
 )
 def evaluation(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     """How well the models do on what they were not trained on."""
@@ -74,14 +80,16 @@ def evaluation(context: dg.AssetExecutionContext, settings: Settings) -> dg.Mate
     # Of an option that is said twice the last one counts.
     options = (*_pairs(settings), *_reranking(settings), *settings.evaluating_options())
     trainer.run(context, TrainingProgram("training.evaluate", (*models, *where, *options)))
-    url, report = join(directory, "evaluation.json"), join(directory, "report.html")
+    url, report = (join(directory, name) for name in ("evaluation.json", "report.html"))
     plots = storage.list_files(directory, ".png")
     pictures = exhibits.pictures({p.rsplit("/", 1)[1].removesuffix(".png"): p for p in plots})
     return dg.MaterializeResult(
         data_version=dg.DataVersion(file_version(url)),
         metadata={
             "dagster/uri": directory,
-            "report": dg.MetadataValue.path(report),
+            "report": _report(directory),
+            # A path to copy: browsers open no file from a page of a server.
+            "report with pictures": dg.MetadataValue.path(report),
             **figures(storage.read_json(url)),
             **pictures,
         },
@@ -151,6 +159,12 @@ def promoted_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.
             "history": history_table(log.history(layout)),
         },
     )
+
+
+def _report(directory: str) -> dg.MarkdownMetadataValue:
+    """Notes and figures, which the UI opens; its pictures are on the same page."""
+    text = storage.read_bytes(join(directory, "report.md")).decode()
+    return dg.MetadataValue.md(text[:_REPORT_CHARACTERS])
 
 
 def _pairs(settings: Settings) -> list[str]:

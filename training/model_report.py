@@ -13,7 +13,8 @@ from pipelines import storage
 from pipelines.publish.manifest import Manifest
 from training import finished
 
-REPORT, FIGURES, TABLE = "report.html", "evaluation.json", "evaluation.parquet"
+REPORT, SHORT = "report.html", "report.md"
+FIGURES, TABLE = "evaluation.json", "evaluation.parquet"
 
 # By the ending of a figure's name; the first that fits counts.
 _UNITS = {
@@ -97,7 +98,7 @@ def write(
     manifest: Manifest,
     sections: Sequence[Section],
 ) -> None:
-    """Write `report.html`, and the figures as JSON and Parquet, into `output`.
+    """Write `report.html`, and the figures as Markdown, JSON and Parquet, into `output`.
 
     Args:
         output: directory, also of the plots.
@@ -111,18 +112,37 @@ def write(
     environment = Environment(
         loader=PackageLoader("training", "."), autoescape=True, undefined=StrictUndefined
     )
+    title = f"{subject}, trained on {manifest.title}"
+    summary = (
+        f"{manifest.rows:,} rows from {len(manifest.batches):,} crawl batches; "
+        f"images of {manifest.image_size} px as {manifest.grid} x {manifest.grid} codes."
+    )
     text = environment.get_template("report.html.jinja").render(
-        title=f"{subject}, trained on {manifest.title}",
-        summary=f"{manifest.rows:,} rows from {len(manifest.batches):,} crawl batches; "
-        f"images of {manifest.image_size} px as {manifest.grid} x {manifest.grid} codes.",
+        title=title,
+        summary=summary,
         sections=sections,
         funnel=manifest.funnel(),
         versions=_versions(models, manifest),
     )
     storage.write_bytes(str(output / REPORT), text.encode())
+    storage.write_bytes(str(output / SHORT), _markdown(title, summary, sections).encode())
     _write_table(output / TABLE, rows)
     # Last: whoever waits for the figures finds the rest.
     storage.write_json(str(output / FIGURES), {row.name: row.value for row in rows})
+
+
+def _markdown(title: str, summary: str, sections: Sequence[Section]) -> str:
+    """The page without its pictures, for whoever shows those beside it."""
+    lines = [f"# {title}", "", summary, ""]
+    for section in sections:
+        lines += [f"## {section.title}", ""]
+        for note in section.notes:
+            lines += [note, ""]
+        if section.figures:
+            lines += ["| figure | value | unit |", "|---|---:|---|"]
+            lines += [f"| {row.name} | {row.shown} | {row.unit} |" for row in section.rows]
+            lines.append("")
+    return "\n".join(lines)
 
 
 def _versions(models: Mapping[str, Path], manifest: Manifest) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from pipelines import ledger, storage
 from pipelines.layout import join
 from pipelines.storage import list_files
 from training import cli, code_versions, finished, loop, remote, runtime
+from training.alone import only_training
 from training.checkpoints import checkpoint
 from training.contrastive import report as contrastive_report
 from training.contrastive.embedding import Embedder
@@ -40,30 +41,33 @@ def train(
     fingerprint = ledger.fingerprint(
         code_versions.CONTRASTIVE, [plain, total], [*contents, words_content]
     )
-    if finished.is_current(output, fingerprint):
-        typer.echo(f"{output} is up to date")
-        return
-    process = runtime.start()
-    files = [f for directory in pairs for f in list_files(directory, ".parquet")]
-    words = storage.read_bytes(join(tokenizer, TOKENIZER)).decode()
-    trainer = ContrastiveTrainer(chosen, files, words, process, fingerprint)
-    trained_on = finished.trained_on_pairs(pairs, contents, code_versions.CONTRASTIVE)
-    loop.run(
-        trainer,
-        output,
-        updates=total,
-        report_every=min(training.report_every, max(1, total // 20)),
-        checkpoint_seconds=training.checkpoint_seconds,
-        per_update={"pairs_per_s": training.batch},
-        trained_on=trained_on,
-    )
-    if process.first:
-        facts = {"recipe": chosen.name, "updates": total, **trained_on}
-        embedder = Embedder(trainer.model.eval(), trainer.text)
-        summary = contrastive_report.write(embedder, output, files, chosen.split) | facts
-        config = own_config(trainer.model)
-        finished.write(output, fingerprint, trainer.model, config, summary, tokenizer_json=words)
-        checkpoint.clear(output / "checkpoints")
+    with only_training(output):
+        if finished.is_current(output, fingerprint):
+            typer.echo(f"{output} is up to date")
+            return
+        process = runtime.start()
+        files = [f for directory in pairs for f in list_files(directory, ".parquet")]
+        words = storage.read_bytes(join(tokenizer, TOKENIZER)).decode()
+        trainer = ContrastiveTrainer(chosen, files, words, process, fingerprint)
+        trained_on = finished.trained_on_pairs(pairs, contents, code_versions.CONTRASTIVE)
+        loop.run(
+            trainer,
+            output,
+            updates=total,
+            report_every=min(training.report_every, max(1, total // 20)),
+            checkpoint_seconds=training.checkpoint_seconds,
+            per_update={"pairs_per_s": training.batch},
+            trained_on=trained_on,
+        )
+        if process.first:
+            facts = {"recipe": chosen.name, "updates": total, **trained_on}
+            embedder = Embedder(trainer.model.eval(), trainer.text)
+            summary = contrastive_report.write(embedder, output, files, chosen.split) | facts
+            config = own_config(trainer.model)
+            finished.write(
+                output, fingerprint, trainer.model, config, summary, tokenizer_json=words
+            )
+            checkpoint.clear(output / "checkpoints")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import typer
 
 from pipelines import ledger
 from training import cli, code_versions, finished, loop, remote, runtime
+from training.alone import only_training
 from training.checkpoints import checkpoint
 from training.dalle.execution import Execution
 from training.dalle.flops import model_flops, peak_flops
@@ -124,48 +125,51 @@ def train(
     began_with = start.sha256 if start else ""
     inputs = [data.manifest.version, *filter(None, [began_with])]
     fingerprint = ledger.fingerprint(code_versions.DALLE, [plain, total], inputs)
-    if finished.is_current(output, fingerprint):
-        typer.echo(f"{output} is up to date")
-        return
-    process = runtime.start()
-    trainer = DALLETrainer(data, process, fingerprint, execution, start=start)
-    trained_on = {
-        "dataset": data.manifest.version,
-        "tokenizer_sha256": data.manifest.tokenizer_sha256,
-        "dvae_sha256": data.manifest.dvae_sha256,
-        "code_version": code_versions.DALLE,
-        "warm_start": began_with,
-    }
-    if process.first and training.batch % process.world:
-        rows = trainer.rows * process.world
-        typer.echo(f"warning: {rows} rows an update, not {training.batch}", err=True)
-    look = validation_look(trainer, data)
-    if dvae is not None:
-        samples = LiveSamples(trainer, data, dvae, output)
-        look = dataclasses.replace(look, beside=samples.look(samples_every))
-    loop.run(
-        trainer,
-        output,
-        updates=total,
-        report_every=min(training.report_every, max(1, total // 20)),
-        checkpoint_seconds=training.checkpoint_seconds,
-        per_update=work_per_update(trainer),
-        look=look,
-        keep=training.keep_checkpoints,
-        trained_on=trained_on,
-    )
-    model = trainer.averaged()
-    if process.first:
-        summary = measure(model, data) | {
-            "recipe": chosen.name,
-            "updates": total,
-            "parameters": sum(p.numel() for p in model.parameters()),
-            **trained_on,
+    with only_training(output):
+        if finished.is_current(output, fingerprint):
+            typer.echo(f"{output} is up to date")
+            return
+        process = runtime.start()
+        trainer = DALLETrainer(data, process, fingerprint, execution, start=start)
+        trained_on = {
+            "dataset": data.manifest.version,
+            "tokenizer_sha256": data.manifest.tokenizer_sha256,
+            "dvae_sha256": data.manifest.dvae_sha256,
+            "code_version": code_versions.DALLE,
+            "warm_start": began_with,
         }
-        curves(output, {"nats per token": ["text", "image"], "gradient norm": ["gradient_norm"]})
-        config = {"transformer": chosen.transformer, "tokens": trainer.shape}
-        finished.write(output, fingerprint, model, config, summary)
-        checkpoint.clear(output / "checkpoints")
+        if process.first and training.batch % process.world:
+            rows = trainer.rows * process.world
+            typer.echo(f"warning: {rows} rows an update, not {training.batch}", err=True)
+        look = validation_look(trainer, data)
+        if dvae is not None:
+            samples = LiveSamples(trainer, data, dvae, output)
+            look = dataclasses.replace(look, beside=samples.look(samples_every))
+        loop.run(
+            trainer,
+            output,
+            updates=total,
+            report_every=min(training.report_every, max(1, total // 20)),
+            checkpoint_seconds=training.checkpoint_seconds,
+            per_update=work_per_update(trainer),
+            look=look,
+            keep=training.keep_checkpoints,
+            trained_on=trained_on,
+        )
+        model = trainer.averaged()
+        if process.first:
+            summary = measure(model, data) | {
+                "recipe": chosen.name,
+                "updates": total,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                **trained_on,
+            }
+            curves(
+                output, {"nats per token": ["text", "image"], "gradient norm": ["gradient_norm"]}
+            )
+            config = {"transformer": chosen.transformer, "tokens": trainer.shape}
+            finished.write(output, fingerprint, model, config, summary)
+            checkpoint.clear(output / "checkpoints")
 
 
 if __name__ == "__main__":

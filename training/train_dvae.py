@@ -10,6 +10,7 @@ import typer
 from pipelines import ledger
 from pipelines.storage import list_files
 from training import cli, code_versions, finished, loop, remote, runtime
+from training.alone import only_training
 from training.checkpoints import checkpoint
 from training.config import Recipe
 from training.dvae import report as dvae_report
@@ -73,37 +74,38 @@ def train(
     total = updates or training.updates
     contents = [ledger.require_success(directory).content for directory in pairs]
     fingerprint = _fingerprint(chosen, total, contents)
-    if finished.is_current(output, fingerprint):
-        typer.echo(f"{output} is up to date")
-        return
-    process = runtime.start()
-    files = [f for directory in pairs for f in list_files(directory, ".parquet")]
-    execution = Execution(
-        process.device.type == "cuda" if compiled is None else compiled, recompute
-    )
-    trainer = DVAETrainer(chosen, files, process, fingerprint, execution)
-    unseen = dvae_report.unseen(files, chosen, training.validation_images)
-    trained_on = finished.trained_on_pairs(pairs, contents, code_versions.DVAE)
-    measures = _Measures(trainer, Validation(unseen, training.least_log_scale), output)
-    loop.run(
-        trainer,
-        output,
-        updates=total,
-        report_every=min(training.report_every, max(1, total // 20)),
-        checkpoint_seconds=training.checkpoint_seconds,
-        per_update={"images_per_s": training.batch},
-        look=loop.Look(training.validate_every, measures.measure, pictures=measures.pictures),
-        trained_on=trained_on,
-    )
-    if process.first:
-        model = trainer.averaged()
-        facts = {"recipe": chosen.name, "updates": total}
-        measured = dvae_report.write(model, output, files, chosen)
-        summary = measured | facts | trained_on
-        finished.write(output, fingerprint, model, chosen.dvae, summary)
-        checkpoint.clear(output / "checkpoints")
-        if float(str(summary["codebook_perplexity"])) < chosen.least_perplexity:
-            typer.echo(f"warning: {COLLAPSE_ADVICE}", err=True)
+    with only_training(output):
+        if finished.is_current(output, fingerprint):
+            typer.echo(f"{output} is up to date")
+            return
+        process = runtime.start()
+        files = [f for directory in pairs for f in list_files(directory, ".parquet")]
+        execution = Execution(
+            process.device.type == "cuda" if compiled is None else compiled, recompute
+        )
+        trainer = DVAETrainer(chosen, files, process, fingerprint, execution)
+        unseen = dvae_report.unseen(files, chosen, training.validation_images)
+        trained_on = finished.trained_on_pairs(pairs, contents, code_versions.DVAE)
+        measures = _Measures(trainer, Validation(unseen, training.least_log_scale), output)
+        loop.run(
+            trainer,
+            output,
+            updates=total,
+            report_every=min(training.report_every, max(1, total // 20)),
+            checkpoint_seconds=training.checkpoint_seconds,
+            per_update={"images_per_s": training.batch},
+            look=loop.Look(training.validate_every, measures.measure, pictures=measures.pictures),
+            trained_on=trained_on,
+        )
+        if process.first:
+            model = trainer.averaged()
+            facts = {"recipe": chosen.name, "updates": total}
+            measured = dvae_report.write(model, output, files, chosen)
+            summary = measured | facts | trained_on
+            finished.write(output, fingerprint, model, chosen.dvae, summary)
+            checkpoint.clear(output / "checkpoints")
+            if float(str(summary["codebook_perplexity"])) < chosen.least_perplexity:
+                typer.echo(f"warning: {COLLAPSE_ADVICE}", err=True)
 
 
 if __name__ == "__main__":

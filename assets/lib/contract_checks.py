@@ -1,144 +1,115 @@
-"""Blocking checks generated from the data contract, with tables of what breaks it.
+"""Blocking checks of crawl batches, most of them generated from the data contract.
 
-The functions are plain: the checks call them after each materialisation, and publishing calls
-them again over everything it is about to publish, because a blocking check stops only its own
-run.
+Each is a `BatchCheck`: Dagster runs it after a materialisation, and publishing runs it again on
+everything it is about to publish, because a blocking check stops only its own run.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from assets.lib.partitions import batches_to_check
 from assets.lib.report import table
 from assets.lib.settings import Settings
-from pipelines import ledger, parquet, schemas, storage
+from pipelines import ledger, schemas
+from pipelines.contract import contract_problems, ledger_problems
 from pipelines.layout import Layout
 from pipelines.row_rules import offending_rows
 
 # Enough to see what is wrong, little enough for the event log.
 _OFFENDERS_SHOWN = 50
-_OFFENCE = {"batch": "string", "file": "string", "row": "int", "uid": "string", "problem": "string"}
+_OFFENCE = {"file": "string", "row": "int", "uid": "string", "problem": "string"}
 
 
-def schema_problems(directory: str, schema: pa.Schema) -> list[str]:
-    """What in the Parquet files of a directory breaks the contract's columns."""
-    return [
-        f"{url}: {problem}"
-        for url in storage.list_files(directory, ".parquet")
-        for problem in schemas.violations(schema, parquet.read_schema(url))
-    ]
+@dataclass(frozen=True)
+class BatchCheck:
+    """What every finished batch of a dataset must keep.
 
-
-def contract_problems(directory: str, schema: pa.Schema) -> list[str]:
-    """As `schema_problems`, and whether a finished directory holds the rows it says."""
-    finished = ledger.read_success(directory)
-    if finished is None:
-        return [f"{directory} has no {ledger.SUCCESS} marker"]
-    problems = schema_problems(directory, schema)
-    rows = sum(_count_rows(url) for url in storage.list_files(directory, ".parquet"))
-    if rows != finished.rows:
-        problems.append(f"{directory} holds {rows} rows, its marker says {finished.rows}")
-    return problems
-
-
-def ledger_problems(directory: str, rejects: str | None, rows_in: int | None = None) -> list[str]:
-    """Where the counts of a finished directory do not add up.
-
-    Args:
-        directory: the dataset.
-        rejects: directory of the rows that the stage dropped; None where they stay in the dataset.
-        rows_in: rows of the stage before, where every one of them must come in.
+    Attributes:
+        dataset: the partitioned dataset, and the key of its asset.
+        name: of the check.
+        description: what is true if it passes.
+        find: of settings and a batch, what breaks it; values in the order of `columns`.
+        columns: of the table that names the offending rows, name to type; where there are none,
+            what `find` gives are sentences about the whole batch.
     """
-    finished = ledger.read_success(directory)
-    if finished is None:
-        return [f"{directory} has no {ledger.SUCCESS} marker"]
-    funnel, problems = finished.funnel, []
-    dropped = sum(funnel.dropped.values())
-    if funnel.rows_in != funnel.kept + dropped:
-        problems.append(f"{funnel.rows_in} in, but {funnel.kept} kept + {dropped} dropped")
-    if rows_in is not None and funnel.rows_in != rows_in:
-        problems.append(f"{rows_in} rows left the stage before, {funnel.rows_in} came in")
-    if rejects is None:
-        return problems
-    found = sum(_count_rows(url) for url in storage.list_files(rejects, ".parquet"))
-    if found != dropped:
-        problems.append(f"{dropped} dropped by the ledger, {found} rows in {rejects}")
-    return problems
+
+    dataset: str
+    name: str
+    description: str
+    find: Callable[[Settings, str], Iterable[Sequence[Any]]]
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    def problem(self, settings: Settings, batch: str) -> str | None:
+        """The first thing that breaks it, in words."""
+        first = next(iter(self.find(settings, batch)), None)
+        return None if first is None else ", ".join(map(str, first))
+
+    def asset_check(self) -> dg.AssetChecksDefinition:
+        """The blocking check of the dataset's asset, on the run's crawl batch."""
+
+        @dg.asset_check(
+            asset=dg.AssetKey(self.dataset),
+            name=self.name,
+            description=self.description,
+            blocking=True,
+        )
+        def check(
+            context: dg.AssetCheckExecutionContext, settings: Settings
+        ) -> dg.AssetCheckResult:
+            batches = batches_to_check(context, settings.layout, self.dataset)
+            found = ((b, *offence) for b in batches for offence in self.find(settings, b))
+            if not self.columns:
+                problems = [f"{batch}: {problem}" for batch, problem in found]
+                return result(problems, batches=list(batches))
+            shown = list(itertools.islice(found, _OFFENDERS_SHOWN))
+            more = sum(1 for _ in found)
+            columns = {"batch": "string", **self.columns}
+            return row_result(columns, shown, len(shown) + more, batches=list(batches))
+
+        return check
 
 
-def batch_check(
-    asset: dg.AssetsDefinition,
-    name: str,
-    description: str,
-    problems: Callable[[Settings, str], Sequence[str]],
-) -> dg.AssetChecksDefinition:
-    """A blocking check that runs `problems(settings, batch)` on the run's crawl batch."""
+def contract_check(dataset: str, schema: Callable[[Settings], pa.Schema]) -> BatchCheck:
+    """The check of one partitioned Parquet dataset against the contract."""
 
-    @dg.asset_check(asset=asset, name=name, description=description, blocking=True)
-    def check(context: dg.AssetCheckExecutionContext, settings: Settings) -> dg.AssetCheckResult:
-        batches = batches_to_check(context, settings.layout, asset.key.to_user_string())
-        found = [f"{b}: {problem}" for b in batches for problem in problems(settings, b)]
-        return result(found, batches=list(batches))
-
-    return check
-
-
-def contract_check(
-    asset: dg.AssetsDefinition, schema: Callable[[Settings], pa.Schema], dataset: str
-) -> dg.AssetChecksDefinition:
-    """The blocking contract check of one partitioned Parquet dataset."""
-
-    def problems(settings: Settings, batch: str) -> list[str]:
-        return contract_problems(settings.layout.dataset(dataset, batch), schema(settings))
+    def find(settings: Settings, batch: str) -> list[tuple[str]]:
+        directory = settings.layout.dataset(dataset, batch)
+        return [(problem,) for problem in contract_problems(directory, schema(settings))]
 
     text = f"every file of {dataset} has exactly the contract's columns and the marker's rows"
-    return batch_check(asset, f"{dataset}_contract", text, problems)
+    return BatchCheck(dataset, f"{dataset}_contract", text, find)
 
 
 def ledger_check(
-    asset: dg.AssetsDefinition,
     dataset: str,
     stage: schemas.Stage | None,
     rows_in: Callable[[Layout, str], int | None] = lambda _layout, _batch: None,
-) -> dg.AssetChecksDefinition:
-    """The blocking check that in = kept + dropped by reason for one partitioned dataset."""
+) -> BatchCheck:
+    """The check that in = kept + dropped by reason for one partitioned dataset."""
 
-    def problems(settings: Settings, batch: str) -> list[str]:
+    def find(settings: Settings, batch: str) -> list[tuple[str]]:
         layout = settings.layout
+        directory = layout.dataset(dataset, batch)
         rejects = None if stage is None else layout.rejects(stage, batch)
-        return ledger_problems(layout.dataset(dataset, batch), rejects, rows_in(layout, batch))
+        return [(p,) for p in ledger_problems(directory, rejects, rows_in(layout, batch))]
 
     text = "rows in = rows kept + rows dropped by reason, and every dropped row is in rejects"
-    return batch_check(asset, f"{dataset}_ledger", text, problems)
+    return BatchCheck(dataset, f"{dataset}_ledger", text, find)
 
 
-def rows_check(asset: dg.AssetsDefinition, dataset: str) -> dg.AssetChecksDefinition:
-    """The blocking check of the values in one partitioned dataset, row by row."""
+def rows_check(dataset: str) -> BatchCheck:
+    """The check of the values in one partitioned dataset, row by row."""
 
-    @dg.asset_check(
-        asset=asset,
-        name=f"{dataset}_rows",
-        description="no row is there twice, and every value is possible; the table names the rows",
-        blocking=True,
-    )
-    def check(context: dg.AssetCheckExecutionContext, settings: Settings) -> dg.AssetCheckResult:
-        layout = settings.layout
-        batches = batches_to_check(context, layout, dataset)
-        offences = (
-            (batch, *offence)
-            for batch in batches
-            for offence in offending_rows(layout.dataset(dataset, batch), dataset)
-        )
-        shown = list(itertools.islice(offences, _OFFENDERS_SHOWN))
-        more = sum(1 for _ in offences)
-        return row_result(_OFFENCE, shown, len(shown) + more, batches=list(batches))
+    def find(settings: Settings, batch: str) -> Iterable[Sequence[Any]]:
+        return offending_rows(settings.layout.dataset(dataset, batch), dataset)
 
-    return check
+    text = "no row is there twice, and every value is possible; the table names the rows"
+    return BatchCheck(dataset, f"{dataset}_rows", text, find, _OFFENCE)
 
 
 def kept_in(dataset: str) -> Callable[[Layout, str], int | None]:
@@ -161,7 +132,7 @@ def result(problems: Sequence[str], **metadata: Any) -> dg.AssetCheckResult:
 
 
 def row_result(
-    columns: dict[str, str], rows: Sequence[Sequence[Any]], count: int, **metadata: Any
+    columns: Mapping[str, str], rows: Sequence[Sequence[Any]], count: int, **metadata: Any
 ) -> dg.AssetCheckResult:
     """Passed if no row offends; else with a table of the first that do.
 
@@ -177,9 +148,3 @@ def row_result(
         description=f"{count:,} rows, the first: {', '.join(map(str, rows[0]))}" if rows else None,
         metadata={"problems": count} | found | metadata,
     )
-
-
-def _count_rows(url: str) -> int:
-    fs, path = storage.filesystem(url)
-    with fs.open(path, "rb") as stream:
-        return int(pq.read_metadata(stream).num_rows)

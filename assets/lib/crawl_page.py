@@ -4,7 +4,7 @@ import contextlib
 import io
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _SAMPLE_ROWS = 20
-_EXAMPLES_EACH = 3
 _MOST_SOURCES = 50
 _PICTURES = 32
 _PARTS_SHOWN = 8
@@ -42,10 +41,7 @@ def materialized_candidates(
     """Rows by source, columns that nothing is taken from, examples of rejects, sample rows."""
     details = finished.details
     first = {"pairs by source": _sources(finished), "ignored columns": _ignored(finished)}
-    last = {
-        "examples of rows dropped": _rejects(rejects, finished.funnel.dropped),
-        "sample rows": _sample(directory),
-    }
+    last = exhibits.reject_examples(finished, rejects) | {"sample rows": _sample(directory)}
     compared = {"earlier batches compared with": len(details.get("compared_with", ()))}
     return report.materialized(
         finished,
@@ -105,20 +101,6 @@ def _sample(directory: str) -> dg.TableMetadataValue:
     return report.table(
         dict.fromkeys(columns, "string"), [[row[name] or "" for name in columns] for row in first]
     )
-
-
-def _rejects(directory: str, dropped: Mapping[str, int]) -> dg.TableMetadataValue:
-    """A few rows for every reason; reading ends as soon as they are found."""
-    left = {reason: min(count, _EXAMPLES_EACH) for reason, count in dropped.items()}
-    examples: list[tuple[str, str, str]] = []
-    for row in exhibits.rows(directory, ["reason", "detail", "url", "caption_raw"]):
-        if not any(left.values()):
-            break
-        if left.get(row["reason"], 0):
-            left[row["reason"]] -= 1
-            where = row["url"] or row["caption_raw"] or ""
-            examples.append((row["reason"], row["detail"] or "", where))
-    return report.table(dict.fromkeys(("reason", "detail", "row"), "string"), sorted(examples))
 
 
 def _opt_outs(directory: str) -> dict[str, dg.TableMetadataValue]:

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pyarrow as pa
 
-from pipelines import parquet, storage
+from assets.lib import report
+from pipelines import ledger, parquet, storage
 from pipelines.layout import Layout, join
+from pipelines.ledger import Finished
 from pipelines.publish.manifest import Manifest
 from pipelines.schemas import Stage
 
@@ -30,6 +32,7 @@ _LABEL = 22
 _QUALITIES = (85, 70, 50, 30)
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 _MOST_PIXELS = 64_000_000
+_EXAMPLES_EACH = 3
 # A batch may drop most of its rows; the first ones tell enough.
 _ROWS_LOOKED_AT = 20_000
 
@@ -111,6 +114,26 @@ def reject_sheets(
     return {"dropped": inline("dropped", contact_sheet(flat, each), 60_000)} if flat else {}
 
 
+def reject_examples(finished: Finished, directory: str) -> dict[str, dg.TableMetadataValue]:
+    """Metadata with a few rows for every reason; nothing if no row was dropped.
+
+    Args:
+        finished: what the stage returned.
+        directory: of its rejects, which is read until there are enough of each.
+    """
+    left = {r: min(count, _EXAMPLES_EACH) for r, count in finished.funnel.dropped.items()}
+    examples: list[tuple[str, str, str]] = []
+    for row in rows(directory, ["reason", "detail", "url", "caption_raw"]):
+        if not any(left.values()):
+            break
+        if left.get(row["reason"], 0):
+            left[row["reason"]] -= 1
+            where = row["url"] or row["caption_raw"] or ""
+            examples.append((row["reason"], row["detail"] or "", where))
+    columns = dict.fromkeys(("reason", "detail", "row"), "string")
+    return {"examples of rows dropped": report.table(columns, sorted(examples))} if examples else {}
+
+
 def side_by_side(pairs: Iterable[tuple[Captioned, Captioned]]) -> bytes:
     """Two pictures to a place, left and right, four pairs to a row."""
     return contact_sheet([picture for pair in pairs for picture in pair], columns=8)
@@ -129,6 +152,27 @@ def reference_copies(layout: Layout, batch: str, count: int) -> list[tuple[Capti
         )
         for copy in caught_copies(deduped, rejects, index, count)
     ]
+
+
+def repeats(layout: Layout, batch: str, count: int) -> list[tuple[Captioned, Captioned]]:
+    """The first `count` repeats of a batch, each with what is kept instead; grey if that is not."""
+    from pipelines.crawl.batches import batches_before, read_batch
+    from pipelines.dedupe.caught import caught_repeats
+
+    before = [b.name for b in batches_before(read_batch(batch, layout), layout)]
+    places = [layout.dataset("deduped_pairs", name) for name in before]
+    finished = [place for place in places if ledger.read_success(place) is not None]
+    deduped, rejects = layout.dataset("deduped_pairs", batch), layout.rejects(Stage.DEDUPE, batch)
+    shown = []
+    for found in caught_repeats(deduped, rejects, finished, count):
+        bits, place = found.repeat.distance, found.repeat.earlier
+        alike = "same file" if bits < 0 else f"{bits} of 256 bits"
+        where = "" if place is None else f" {finished[place].rsplit('batch=', 1)[1]}"
+        kept = f"kept{where}, {alike}" if found.kept else "itself dropped"
+        shown.append(
+            (Captioned(found.picture, f"repeat: {found.caption}"), Captioned(found.kept, kept))
+        )
+    return shown
 
 
 def pictures(

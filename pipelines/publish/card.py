@@ -3,7 +3,9 @@
 It holds no time and no version, so that equal rows give an equal card.
 """
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -50,6 +52,7 @@ def render(manifest: Manifest, built: str) -> str:
         "|---|---|---:|---:|---|",
         *(_line(record) for record in manifest.funnel()),
         "",
+        *_filters(manifest),
         "## Provenance",
         "",
         "| | |",
@@ -76,6 +79,27 @@ def render(manifest: Manifest, built: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _filters(manifest: Manifest) -> list[str]:
+    """A table for each stage's thresholds, and for each set of them where batches differ."""
+    if not manifest.filters:
+        return []
+    lines = ["## Filters", "", "The thresholds and tools behind these reasons.", ""]
+    datasets = [found.dataset for found in manifest.filters]
+    for found in manifest.filters:
+        alike = datasets.count(found.dataset) == 1
+        where = "" if alike else f" of {_count(found.batches, 'batch')}: {', '.join(found.batches)}"
+        lines += [f"`{found.dataset}`{where}", "", "| setting | value |", "|---|---|"]
+        lines += [f"| {name} | {_cell(value)} |" for name, value in sorted(found.settings.items())]
+        lines.append("")
+    return lines
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _provenance(manifest: Manifest, built: str) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from pipelines.layout import Layout, join
 from pipelines.ledger import Funnel
 from pipelines.publish import versions
 from pipelines.publish.config import PublishConfig
+from pipelines.publish.filters import stage_filters
 from pipelines.publish.inputs import BatchInput, agreed_provenance, read_input, token_rows
 from pipelines.publish.manifest import METADATA, TOKENS, Manifest, PublishedFile, read_manifest
 from pipelines.publish.samples import sample_pictures
@@ -46,6 +47,7 @@ def publish(
         ValueError: if batches were encoded with different tokenizers, if their tokens are out
             of date, or if there is no row.
         LedgerError: if rows were lost between two stages.
+        DatasetError: if a file of the version is damaged; the current version stays.
     """
     if not batches:
         raise ValueError("no crawl batch to publish; name at least one")
@@ -67,7 +69,7 @@ def publish(
         manifest = _published(layout, mark)
         if manifest is None:
             manifest = _Builder(layout, config, inputs, provenance, takedown, mark, work).build()
-        versions.make_current(layout, manifest.version)
+        versions.make_current(layout, manifest)
     return manifest
 
 
@@ -208,6 +210,7 @@ class _Builder:
             files=tuple(files),
             stages=tuple(record for batch in self._inputs for record in batch.records),
             samples=samples,
+            filters=stage_filters(self._layout, [batch.name for batch in self._inputs]),
         )
 
 

@@ -55,6 +55,15 @@ class StageRecord:
 
 
 @dataclass(frozen=True)
+class StageFilters:
+    """The thresholds and tools by which a stage kept rows of some batches, by their names."""
+
+    dataset: str
+    batches: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A published version.
 
@@ -81,6 +90,8 @@ class Manifest:
         files: every file but the manifest and the success marker.
         stages: every stage and batch, in flow order.
         samples: captions of the pictures that the card shows, by the picture's path.
+        filters: thresholds and tools of the stages that choose rows, in flow order; empty if their
+            files do not say.
         parent: the version whose rows these are but for those taken down; empty if it was built
             from the batches.
         directory: where it was read from; not part of the file.
@@ -108,6 +119,7 @@ class Manifest:
     files: tuple[PublishedFile, ...]
     stages: tuple[StageRecord, ...]
     samples: Mapping[str, str]
+    filters: tuple[StageFilters, ...] = ()
     parent: str = ""
     directory: str = field(default="", compare=False)
 
@@ -177,6 +189,8 @@ def read_manifest(directory: str) -> Manifest:
                 "batches": tuple(value["batches"]),
                 "files": tuple(_file(file, url) for file in value["files"]),
                 "stages": tuple(StageRecord(**record) for record in value["stages"]),
+                # Versions of the time before have none.
+                "filters": tuple(_filters(found) for found in value.get("filters", ())),
                 "directory": directory,
             }
         )
@@ -187,6 +201,10 @@ def read_manifest(directory: str) -> Manifest:
 def _file(value: Mapping[str, Any], url: str) -> PublishedFile:
     storage.require_inside(value["path"], url)
     return PublishedFile(**value)
+
+
+def _filters(value: Mapping[str, Any]) -> StageFilters:
+    return StageFilters(value["dataset"], tuple(value["batches"]), value["settings"])
 
 
 def verify(manifest: Manifest, level: Level = Level.HASHES) -> None:

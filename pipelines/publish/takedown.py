@@ -64,7 +64,7 @@ def take_down(layout: Layout, takedown: Takedown) -> Removal:
         taken = _Rebuilt(layout, manifest, listed, f"{work}/version", takedown).seal()
         if versions.current(layout) != manifest.version:
             raise ValueError("another version was published meanwhile; take down again")
-        versions.make_current(layout, taken.version)
+        versions.make_current(layout, taken)
     return Removal(taken, manifest.rows - taken.rows, 2 * len(listed), 2 * parts, saw)
 
 

@@ -12,16 +12,21 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines import ledger, parquet, schemas, storage
+from pipelines.contract import schema_problems
 from pipelines.layout import Layout, join
 from pipelines.ledger import Finished, Funnel
 from pipelines.publish import card, croissant
 from pipelines.publish.manifest import (
     CURRENT,
     MANIFEST,
+    METADATA,
+    TOKENS,
+    DatasetError,
     Manifest,
     PublishedFile,
     read_manifest,
     sha256,
+    verify,
 )
 from pipelines.schemas import Stage
 
@@ -116,12 +121,32 @@ def write_file(built: str, path: str, data: bytes) -> PublishedFile:
     return PublishedFile(path, 0, len(data), sha256(url))
 
 
-def make_current(layout: Layout, version: str) -> None:
-    """Let `CURRENT` name a version."""
+def make_current(layout: Layout, manifest: Manifest) -> None:
+    """Let `CURRENT` name a version, if its files are whole and keep the contract.
+
+    Raises:
+        DatasetError: if they do not; `CURRENT` stays as it is.
+    """
+    _require_sound(manifest)
     pointer = join(layout.token_dataset, CURRENT)
-    line = f"{_PREFIX}{version}\n".encode()
+    line = f"{_PREFIX}{manifest.version}\n".encode()
     if not storage.exists(pointer) or storage.read_bytes(pointer) != line:
         storage.write_bytes(pointer, line)
+
+
+def _require_sound(manifest: Manifest) -> None:
+    tables = {TOKENS: schemas.token_grids(manifest.grid), METADATA: schemas.TOKEN_METADATA}
+    try:
+        verify(manifest)
+        for name, schema in tables.items():
+            for problem in schema_problems(join(manifest.directory, name), schema):
+                raise DatasetError(problem)
+    except DatasetError as error:
+        marker = join(manifest.directory, ledger.SUCCESS)
+        raise DatasetError(
+            f"version {manifest.version} does not become the current one ({error}): remove "
+            f"{marker} and publish again, which builds it anew"
+        ) from error
 
 
 def current(layout: Layout) -> str | None:

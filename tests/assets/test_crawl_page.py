@@ -95,6 +95,7 @@ def test_the_run_succeeds_and_no_check_warns(crawled: Crawled) -> None:
 def test_the_page_of_the_candidates(crawled: Crawled) -> None:
     page = crawled.page("image_text_candidates")
     finished = ledger.require_success(crawled.layout.dataset("image_text_candidates", "b"))
+    assert page["dagster/row_count"].value == finished.rows
     assert _records(page, "pairs by source") == [{"source": "small-web", "pairs": finished.rows}]
     sample = _records(page, "sample rows")
     assert len(sample) == 20

@@ -33,7 +33,7 @@ UPSTREAM = {
     "token_dataset": {"token_grids", "bpe_tokenizer", "dvae"},
     "dalle": {"token_dataset"},
     "samples": {"dalle", "dvae", "token_dataset", "contrastive"},
-    "evaluation": {"dalle", "dvae", "token_dataset"},
+    "evaluation": {"dalle", "dvae", "token_dataset", "contrastive", "deduped_pairs"},
     "model_comparison": {"dalle", "dvae", "token_dataset"},
     "promoted_model": {"model_comparison"},
 }

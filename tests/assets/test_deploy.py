@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from dagster_k8s.job import (
     construct_dagster_k8s_job,
     get_user_defined_k8s_config,
 )
+from kubernetes.client import V1PodSpec
 
 from assets.lib.gpu_pod import gpu_pod
 from assets.lib.home import UserError
 from assets.lib.settings import REPOSITORY, Settings
 from assets.lib.trainer import PATIENCE_SECONDS
+from pipelines.layout import Layout
+from training import remote
 
 DEPLOY = REPOSITORY / "deploy"
 VALUES = yaml.safe_load((DEPLOY / "kubernetes" / "values.yaml").read_text())
@@ -119,16 +123,20 @@ def test_every_variable_changes_a_setting(monkeypatch: pytest.MonkeyPatch) -> No
     assert whole[0].training_recipe()
 
 
-def test_a_run_with_a_gpu_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DALLE_GPU_POD", ENVIRONMENT["DALLE_GPU_POD"])
+def _pod(tags: Mapping[str, str]) -> V1PodSpec:
+    """Of a run with these tags, as Dagster makes it."""
     common = UserDefinedDagsterK8sConfig.from_dict(_launcher()["run_k8s_config"])
-    tagged = get_user_defined_k8s_config(gpu_pod())
     context = K8sContainerContext(run_k8s_config=common).merge(
-        K8sContainerContext(run_k8s_config=tagged)
+        K8sContainerContext(run_k8s_config=get_user_defined_k8s_config(tags))
     )
     config = DagsterK8sJobConfig(job_image="image", dagster_home="/h", instance_config_map="m")
     job = construct_dagster_k8s_job(config, ["dagster"], "run", context.run_k8s_config)
-    pod = job.spec.template.spec
+    return job.spec.template.spec
+
+
+def test_a_run_with_a_gpu_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DALLE_GPU_POD", ENVIRONMENT["DALLE_GPU_POD"])
+    pod = _pod(gpu_pod())
     assert pod.containers[0].resources.limits == {
         "memory": "512Gi",
         "nvidia.com/gpu": ENVIRONMENT["DALLE_PROCESSES"],
@@ -136,6 +144,36 @@ def test_a_run_with_a_gpu_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "/dev/shm" in {mount.mount_path for mount in pod.containers[0].volume_mounts}
     assert pod.tolerations[0].key == "nvidia.com/gpu"
     assert pod.termination_grace_period_seconds > PATIENCE_SECONDS
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_every_run_has_room_for_what_is_not_yet_in_the_bucket(
+    monkeypatch: pytest.MonkeyPatch, on_gpu: bool
+) -> None:
+    monkeypatch.setenv("DALLE_GPU_POD", ENVIRONMENT["DALLE_GPU_POD"] if on_gpu else "")
+    pod = _pod(gpu_pod())
+    (container,) = pod.containers
+    (volume,) = [v for v in pod.volumes if v.name == "scratch"]
+    (mount,) = [m for m in container.volume_mounts if m.name == "scratch"]
+    assert container.resources.requests["ephemeral-storage"] == volume.empty_dir.size_limit
+    assert volume.empty_dir.medium is None, "on the disk, not in the memory"
+    places = {variable.name: variable.value for variable in container.env}
+    assert {"TMPDIR", "DALLE_MODEL_CACHE"} <= places.keys()
+    for name in ("TMPDIR", "DALLE_MODEL_CACHE"):
+        assert Path(places[name]).is_relative_to(mount.mount_path)
+    # What the programs make of it.
+    monkeypatch.setenv("DALLE_MODEL_CACHE", places["DALLE_MODEL_CACHE"])
+    model = Layout(ENVIRONMENT["DALLE_DATA_ROOT"]).model("dalle")
+    assert remote.local(model).is_relative_to(mount.mount_path)
+
+
+def test_the_image_reads_every_store_that_deploy_names() -> None:
+    extras = re.search(r"-e '\.\[(.+)\]'", (DEPLOY / "Dockerfile").read_text())
+    assert extras is not None
+    texts = [p.read_text() for p in DEPLOY.rglob("*") if p.suffix in (".env", ".yaml")]
+    schemes = set(re.findall(r"\b(s3|gs)://", " ".join(texts)))
+    assert schemes == {"s3", "gs"}
+    assert {"s3", "gcs"} <= set(extras[1].split(","))
 
 
 def test_the_jobs_of_the_gpu_carry_its_tag() -> None:

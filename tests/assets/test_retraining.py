@@ -186,6 +186,26 @@ def test_samples_and_evaluation_follow_a_training() -> None:
             assert after.get_num_requested(dg.AssetKey(name)) == 1
 
 
+def test_evaluation_needs_neither_every_batch_nor_the_contrastive_model() -> None:
+    with dg.instance_for_test() as instance:
+        instance.add_dynamic_partitions("crawl_batch", ["finished", "being crawled"])
+        for name in ("token_dataset", "dvae", "dalle", "samples", "evaluation"):
+            instance.report_runless_asset_event(dg.AssetMaterialization(name))
+        before = dg.evaluate_automation_conditions(defs=defs, instance=instance)
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization("deduped_pairs", partition="finished")
+        )
+        crawled = dg.evaluate_automation_conditions(
+            defs=defs, instance=instance, cursor=before.cursor
+        )
+        assert crawled.total_requested == 0
+        instance.report_runless_asset_event(dg.AssetMaterialization("dalle"))
+        trained = dg.evaluate_automation_conditions(
+            defs=defs, instance=instance, cursor=crawled.cursor
+        )
+        assert trained.get_num_requested(dg.AssetKey("evaluation")) == 1
+
+
 def test_a_training_begins_as_the_settings_say(layout: Layout) -> None:
     old = publish(["a"], layout, CONFIG)
     warm = settings_of(layout, start="promoted")

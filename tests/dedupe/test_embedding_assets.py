@@ -89,6 +89,8 @@ def test_the_similarity_of_each_pair_is_a_column(settings: Settings) -> None:
     assert [check.passed for check in done.get_asset_check_evaluations()] == [True]
     pairs = read_all(settings.layout.dataset("curated_pairs", "a"))
     found = read_all(settings.layout.dataset("clip_scores", "a"))
+    (event,) = done.get_asset_materialization_events()
+    assert event.materialization.metadata["dagster/row_count"].value == found.num_rows
     assert found.column("uid").to_pylist() == pairs.column("uid").to_pylist()
     assert all(-1 <= value <= 1 for value in found.column("clip").to_pylist())
     assert len(set(found.column("clip").to_pylist())) > 5
@@ -106,7 +108,7 @@ def test_the_page_shows_the_nearest_references_and_the_threshold_is_a_setting(
     metadata = event.materialization.metadata
     assert "data:image/" in metadata["nearest"].value
     rows = read_all(settings.layout.dataset("embedding_overlap", "a")).to_pylist()
-    assert metadata["flagged"].value == len(rows) > 10
+    assert metadata["flagged"].value == metadata["dagster/row_count"].value == len(rows) > 10
     assert {r["reference"] for r in rows} <= {f"{name}.png" for name in REFERENCES}
     done = materialize(settings, asset, checks)
     (event,) = done.get_asset_materialization_events()

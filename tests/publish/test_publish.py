@@ -1,3 +1,4 @@
+import hashlib
 import json
 import multiprocessing
 import os
@@ -5,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -183,6 +185,44 @@ def test_verify_finds_a_flipped_bit(layout: Layout) -> None:
     verify(manifest, Level.SIZES)
     with pytest.raises(DatasetError, match=r"metadata/part-00000\.parquet has sha256"):
         verify(manifest, Level.HASHES)
+
+
+def _cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def _break_the_contract(path: Path) -> None:
+    """Another file, of which the manifest knows everything, but with a column too few."""
+    pq.write_table(pq.read_table(path).drop_columns(["caption"]), path)
+    directory = path.parents[1]
+    manifest = json.loads((directory / "manifest.json").read_text())
+    for file in manifest["files"]:
+        if file["path"] == str(path.relative_to(directory)):
+            data = path.read_bytes()
+            file |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [(_cut_off, r"has \d+ bytes, its manifest says"), (_break_the_contract, "missing column")],
+)
+def test_a_bad_version_never_becomes_current(
+    layout: Layout, spoil: Callable[[Path], None], said: str
+) -> None:
+    both = publish(["a", "b"], layout, CONFIG)
+    one = publish(["a"], layout, CONFIG)
+    spoil(Path(both.url(both.metadata_files[1])))
+    with pytest.raises(DatasetError, match=f"{both.version} does not become.*{said}") as refused:
+        publish(["a", "b"], layout, CONFIG)
+    assert read_manifest(layout.token_dataset) == one
+    # What the sentence says to do helps.
+    marker = re.search(r"remove (\S+) and publish again", str(refused.value))
+    assert marker is not None
+    os.unlink(marker[1])
+    again = publish(["a", "b"], layout, CONFIG)
+    assert again.files == both.files
+    verify(read_manifest(layout.token_dataset))
 
 
 def test_other_tokenizers_are_refused(layout: Layout) -> None:

@@ -86,6 +86,18 @@ def test_json_parquet_and_page_have_the_same_figures(evaluated: Path) -> None:
     assert units["codebook_used"] == "codes"
 
 
+def test_the_short_report_has_every_figure_and_no_picture(evaluated: Path) -> None:
+    text = (evaluated / "report.md").read_text()
+    figures = json.loads((evaluated / "evaluation.json").read_text())
+    rows = dict(re.findall(r"^\| (\w+) \| (.*?) \|", text, re.M))
+    assert rows.keys() - {"figure"} == figures.keys()
+    assert rows["codebook_used"] == f"{figures['codebook_used']:,}"
+    assert rows["fid_blur_0"] == f"{figures['fid_blur_0']:.4g}"
+    assert "data:image" not in text
+    titles = re.findall(r"<h2 id=.*?>(.*?)</h2>", (evaluated / "report.html").read_text())
+    assert re.findall(r"^## (.*)$", text, re.M) == titles
+
+
 def test_drawn_pictures_are_compared_at_every_radius(evaluated: Path) -> None:
     figures = json.loads((evaluated / "evaluation.json").read_text())
     assert figures["fidelity_network"] == "efficientnet-lite0"

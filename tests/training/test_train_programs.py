@@ -136,11 +136,11 @@ def test_a_finished_run_returns_at_once(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def unwanted(*_: object) -> None:
+    def unwanted(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(train_dvae, "DVAETrainer", unwanted)
-    monkeypatch.setattr(train_dalle, "DALLETrainer", unwanted)
+    monkeypatch.setattr(train_dvae.DVAETrainer, "__init__", unwanted)
+    monkeypatch.setattr(train_dalle.DALLETrainer, "__init__", unwanted)
     train_dvae.train(tiny_recipe, [str(finished.pairs)], finished.dvae)
     train_dalle.train(tiny_recipe, finished.dataset, finished.dalle)
     assert capsys.readouterr().out.count("is up to date") == 2

@@ -1,0 +1,165 @@
+"""What the data assets' pages hold, from real materialisations: rows, columns, what was dropped."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import whole_batches
+
+from assets.curate import curated_pairs
+from assets.dedupe import coco_hash_index, deduped_pairs
+from assets.definitions import defs
+from assets.encode import token_grids
+from assets.lib import trainer
+from assets.publish import token_dataset
+from assets.scores import nsfw_scores, text_area_scores
+from assets.validate import evaluation
+from pipelines import ledger, schemas
+from pipelines.curate import score_models
+from pipelines.curate.scores import Score, scores_schema
+from pipelines.dedupe.embedding_schema import overlap_schema
+from training import recipes
+
+MOST_BYTES = 200_000
+# What has no asset of its own.
+_OTHERS = ("rejects", "token_metadata")
+PARQUET = {
+    **{name: schema for name, schema in schemas.DATASETS.items() if name not in _OTHERS},
+    "token_dataset": schemas.DATASETS["token_grids"],
+    "embedding_overlap": overlap_schema(),
+    "nsfw_scores": scores_schema("nsfw", score_models.NSFW_DOC),
+    "text_area_scores": scores_schema("text_area", score_models.TEXT_DOC),
+    "clip_scores": scores_schema("clip", score_models.CLIP_DOC),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _patched() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(recipes.RECIPES, "demo", whole_batches.recipe)
+        yield
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two batches; of the second, one picture cannot be decoded when it is encoded."""
+    root = tmp_path_factory.mktemp("pages")
+    layout = whole_batches.build(root).layout
+    directory = Path(layout.dataset("deduped_pairs", "b"))
+    (part,) = directory.glob("*.parquet")
+    table = pq.read_table(part)
+    images = [b"no picture", *table.column("image").to_pylist()[1:]]
+    place = table.schema.get_field_index("image")
+    field = table.schema.field(place)
+    pq.write_table(table.set_column(place, field, pa.array(images, field.type)), part)
+    marker = directory / ledger.SUCCESS
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | {"bytes": part.stat().st_size}))
+    shutil.rmtree(layout.dataset("token_grids", "b"))
+    return root
+
+
+def page(root: Path, asset: dg.AssetsDefinition, batch: str | None = None) -> dict[str, Any]:
+    """Metadata of one materialisation, none of whose events is too large for the log."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("crawl_batch", ["a", "b"])
+        dg.materialize(
+            [asset],
+            instance=instance,
+            partition_key=batch,
+            resources={"settings": whole_batches.settings(root)},
+        )
+        (record,) = instance.fetch_materializations(asset.key, limit=1).records
+        assert len(dg.serialize_value(record.event_log_entry)) < MOST_BYTES
+        assert record.asset_materialization is not None
+        return dict(record.asset_materialization.metadata)
+
+
+def records(table: Any) -> list[dict[str, Any]]:
+    return [dict(record.data) for record in table.records]
+
+
+@pytest.mark.parametrize("name", PARQUET)
+def test_the_definition_of_a_dataset_names_its_columns(name: str) -> None:
+    node = defs.resolve_asset_graph().get(dg.AssetKey(name))
+    columns = node.metadata["dagster/column_schema"].columns
+    assert [(c.name, c.type) for c in columns] == [(f.name, str(f.type)) for f in PARQUET[name]]
+    assert all(column.description for column in columns)
+    nullable = [column.constraints.nullable for column in columns]
+    assert nullable == [field.nullable for field in PARQUET[name]]
+
+
+@pytest.mark.parametrize(
+    ("asset", "batch"),
+    [(coco_hash_index, None), (curated_pairs, "b"), (deduped_pairs, "b"), (token_grids, "a")],
+)
+def test_a_materialisation_tells_its_rows(
+    root: Path, asset: dg.AssetsDefinition, batch: str | None
+) -> None:
+    name = asset.key.to_user_string()
+    directory = Path(whole_batches.settings(root).layout.dataset(name, batch))
+    rows = sum(pq.read_metadata(part).num_rows for part in directory.glob("*.parquet"))
+    assert page(root, asset, batch)["dagster/row_count"].value == rows > 0
+
+
+def test_a_version_tells_its_rows_and_the_evaluation_its_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = whole_batches.build(tmp_path, "a")
+    shown = page(tmp_path, token_dataset)
+    tables = Path(shown["dagster/uri"].value, "tokens").glob("*.parquet")
+    assert shown["dagster/row_count"].value == sum(pq.read_metadata(t).num_rows for t in tables)
+
+    def evaluate(_context: object, _program: object) -> None:
+        directory = Path(settings.layout.evaluation)
+        directory.mkdir()
+        (directory / "evaluation.json").write_text('{"psnr_db": 12.5}')
+        (directory / "report.md").write_text("# dalle\n\n| figure |\n|---|\n" + "| x |\n" * 90_000)
+        (directory / "report.html").write_text("<!doctype html>")
+
+    monkeypatch.setattr(trainer, "run", evaluate)
+    shown = page(tmp_path, evaluation)
+    assert isinstance(shown["report"], dg.MarkdownMetadataValue), "the UI opens it"
+    assert shown["report"].value.startswith("# dalle")
+    assert shown["report with pictures"].value == f"{settings.layout.evaluation}/report.html"
+    assert shown["psnr_db"].value == 12.5
+
+
+@pytest.mark.parametrize(
+    ("asset", "name"), [(nsfw_scores, "nsfw_score"), (text_area_scores, "text_score")]
+)
+def test_scores_tell_their_rows(
+    root: Path, monkeypatch: pytest.MonkeyPatch, asset: dg.AssetsDefinition, name: str
+) -> None:
+    column = asset.key.to_user_string().removesuffix("_scores")
+    score = Score(column, "none", _load_scorer, "none 1")
+    monkeypatch.setattr(score_models, name, lambda: score)
+    curated = whole_batches.settings(root).layout.dataset("curated_pairs", "a")
+    rows = ledger.require_success(curated).rows
+    assert page(root, asset, "a")["dagster/row_count"].value == rows
+
+
+def _load_scorer() -> Any:
+    return lambda images, _captions: np.zeros(len(images), np.float32)
+
+
+def test_repeats_are_beside_what_is_kept(root: Path) -> None:
+    shown = page(root, deduped_pairs, "b")
+    assert "data:image/" in shown["repeats"].value
+    assert "caught" not in shown
+    examples = records(shown["examples of rows dropped"])
+    assert [row["reason"] for row in examples] == ["repeat", "repeat"]
+    assert all("kept_uid" in row["detail"] for row in examples)
+    assert "repeats" not in page(root, deduped_pairs, "a")
+
+
+def test_tokens_name_what_they_could_not_encode(root: Path) -> None:
+    (row,) = records(page(root, token_grids, "b")["examples of rows dropped"])
+    assert row["reason"] == "undecodable_image"
+    assert "examples of rows dropped" not in page(root, token_grids, "a")
