@@ -74,11 +74,11 @@ def test_a_takedown_undoes_no_publication_from_elsewhere(
 ) -> None:
     before = publish(["a", "b"], layout, CONFIG)
     other = publish(["b"], layout, CONFIG)
-    versions.make_current(layout, before.version)
+    versions.make_current(layout, before)
     seal = versions.seal
 
     def beside(*words: Any) -> Manifest:
-        versions.make_current(layout, other.version)  # as on an object store, without a lock
+        versions.make_current(layout, other)  # as on an object store, without a lock
         return seal(*words)
 
     monkeypatch.setattr(versions, "seal", beside)
