@@ -45,6 +45,7 @@ def test_the_words_reach_the_program_after_the_assets_own(
         programs.append(program)
         Path(layout.evaluation).mkdir(exist_ok=True)
         Path(layout.evaluation, "evaluation.json").write_text(json.dumps({"fid_blur_0": 1.0}))
+        Path(layout.evaluation, "report.md").write_text("# Report")
 
     monkeypatch.setattr(trainer, "run", run)
     for words in ("", "--coco '/data/coco 14' --inception=/data/w.pth --candidates 512 --bf16"):
