@@ -15,16 +15,17 @@ import pyarrow.parquet as pq
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
-from deployment import REPOSITORY, Site, make_site, processes, still_running
-from token_corpus import write_batch
+from deployment import (
+    REPOSITORY,
+    Site,
+    make_site,
+    processes,
+    run_demo,
+    still_running,
+)
 
-from assets.encode import bpe_tokenizer, token_grids
 from assets.lib import daemon, runs
 from assets.lib.settings import Settings
-from assets.publish import token_dataset
-from assets.train import dalle, dvae
-from pipelines.crawl import batches as crawl_batches
-from pipelines.crawl.batches import CrawlBatch, Source, SourceKind
 from pipelines.layout import Layout
 from pipelines.publish.manifest import read_manifest
 from training.promotion import log, versions
@@ -34,19 +35,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """A deployment with 200 pairs, and two updates of each model on them."""
+    """A deployment on which the graph ran, with pairs enough that some are not trained on."""
     site = make_site(tmp_path_factory.mktemp("trained"), updates=2)
-    layout = Layout(str(site.data))
-    write_batch(layout, "a", range(200))
-    crawl_batches.write_batch(
-        CrawlBatch("a", (Source("s", SourceKind.URL_LIST, ("/x.csv",)),)), layout
-    )
-    with site.instance() as instance:
-        instance.add_dynamic_partitions("crawl_batch", ["a"])
-        resources = {"settings": Settings.from_environment()}
-        for asset in (dvae, bpe_tokenizer, token_grids, token_dataset, dalle):
-            key = "a" if asset is token_grids else None
-            dg.materialize([asset], instance=instance, partition_key=key, resources=resources)
+    site.environment["DALLE_DEMO_LIMIT"] = "400"
+    done = run_demo(site)
+    assert done.returncode == 0, done.stdout + done.stderr
     return site
 
 
