@@ -31,6 +31,8 @@ def run(program: Callable[..., None]) -> NoReturn:
     def guarded(*args: Any, **options: Any) -> None:
         try:
             program(*args, **options)
+            # Here, for at the interpreter's end nobody could take the error.
+            sys.stdout.flush()
         except BrokenPipeError:
             # Whoever read our lines has seen enough, `head` for instance.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

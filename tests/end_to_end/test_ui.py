@@ -100,7 +100,7 @@ def test_a_page_shows_its_pictures(page: Page, url: str, asset: str) -> None:
 
 
 def test_no_event_carries_too_much(finished_site: FinishedSite) -> None:
-    with dg.DagsterInstance.from_config(str(finished_site.home)) as instance:
+    with finished_site.instance() as instance:
         for asset in PICTURES:
             record = instance.fetch_materializations(dg.AssetKey(asset), limit=1).records[0]
             size = len(dg.serialize_value(record.event_log_entry))
@@ -112,7 +112,7 @@ def test_materialise_by_the_button(page: Page, url: str, finished_site: Finished
     page.goto(f"{url}/assets/bpe_tokenizer")
     page.get_by_role("button", name="Materialize").first.click()
     page.get_by_text("Launched run").wait_for(timeout=60_000)
-    with dg.DagsterInstance.from_config(str(finished_site.home)) as instance:
+    with finished_site.instance() as instance:
         run = instance.get_runs(limit=1)[0]
         assert run.asset_selection == {key}
         end = time.monotonic() + 120

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from browser import browser
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 
 VIEW = {"width": 1280, "height": 800}
 _PATIENCE_MS = 60_000
 # The page of each name is taken with what its asset shows: a sheet, curves, a table.
 _SCREENSHOTS = ("deduped_pairs", "dvae", "evaluation")
 _COLOURS = 128
+_PICTURE = "img[src^='data:image']"
 
 
 def open_lineage(page: Page, url: str) -> list[str]:
@@ -37,14 +38,21 @@ def pictures(page: Page) -> list[tuple[int, int]]:
     """Open each picture of the metadata; width and height as the browser decoded them."""
     sizes = []
     for link in page.get_by_text("[Show Markdown]").all():
-        link.click()
-        picture = page.locator("img[src^='data:image']").first
-        picture.wait_for(timeout=_PATIENCE_MS)
-        picture.evaluate("image => image.decode()")
-        sizes.append(picture.evaluate("image => [image.naturalWidth, image.naturalHeight]"))
-        page.keyboard.press("Escape")
-        picture.wait_for(state="detached", timeout=_PATIENCE_MS)
+        close = _open(page, link)
+        for picture in page.locator(_PICTURE).all():  # none where it is text alone
+            picture.evaluate("image => image.decode()")
+            sizes.append(picture.evaluate("image => [image.naturalWidth, image.naturalHeight]"))
+        close.click()
+        close.wait_for(state="detached", timeout=_PATIENCE_MS)
     return [(width, height) for width, height in sizes]
+
+
+def _open(page: Page, link: Locator) -> Locator:
+    """Open what a link of the metadata shows; the button that closes it."""
+    link.click()
+    close = page.get_by_role("button", name="Close")
+    close.wait_for(timeout=_PATIENCE_MS)
+    return close
 
 
 def save(page: Page, path: Path) -> None:
@@ -62,8 +70,11 @@ def main(url: str, directory: Path) -> None:
         save(page, directory / "ui_lineage.png")
         for asset in _SCREENSHOTS:
             open_events(page, url, asset)
-            page.get_by_text("[Show Markdown]").first.click()
-            page.locator("img[src^='data:image']").first.wait_for()
+            for link in page.get_by_text("[Show Markdown]").all():
+                close = _open(page, link)
+                if page.locator(_PICTURE).count():
+                    break
+                close.click()
             page.wait_for_timeout(1000)
             save(page, directory / f"ui_{asset}.png")
 

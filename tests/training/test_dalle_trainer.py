@@ -104,9 +104,12 @@ def test_a_checkpoint_names_its_dataset_where_retention_looks(
 ) -> None:
     layout = Layout(str(tmp_path))
     output = Path(layout.models) / "dalle"
-    loop.run(trainer_of(finished), output, updates=1, report_every=1, checkpoint_seconds=0)
-    (place,) = output.glob("checkpoints/update-*")
     version = Path(finished.dataset).name.removeprefix("v=")
+    loop.run(
+        trainer_of(finished), output, updates=1, report_every=1, checkpoint_seconds=0,
+        trained_on={"dataset": version},
+    )  # fmt: skip
+    (place,) = output.glob("checkpoints/update-*")
     assert json.loads((place / "state.json").read_text())["dataset"] == version
     assert list(uses(layout)) == [Use(str(place), version, ())]
     summary = json.loads((finished.dalle / "final/summary.json").read_text())
