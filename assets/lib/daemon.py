@@ -64,7 +64,9 @@ def running(instance: dg.DagsterInstance, home: Path, log: Path) -> Iterator[Cal
         return
     with _first_of_all_machines() as first:
         if not first or _beats_elsewhere(instance):
-            yield lambda: time.time() - _newest_heartbeat(instance) < _START_SECONDS
+            # The other machine's may be starting, as this program is.
+            begun = time.time()
+            yield lambda: time.time() - max(begun, _newest_heartbeat(instance)) < _START_SECONDS
             return
         abandon_runs(instance)
         try:

@@ -1,5 +1,6 @@
 """Which daemon is ours, and which runs a killed one leaves."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -44,3 +45,15 @@ def test_runs_of_other_launchers_are_left_alone(tmp_path: Path) -> None:
         daemon.abandon_runs(instance)
         runs = [instance.get_run_by_id(run.run_id) for run in (ours, pod)]
         assert [run.status for run in runs if run] == [dg.DagsterRunStatus.CANCELED, started]
+
+
+def test_the_daemon_of_another_machine_has_time_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "_first_of_all_machines", lambda: contextlib.nullcontext(False))
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        with daemon.running(instance, tmp_path, tmp_path / "log") as lives:
+            assert lives()
+        monkeypatch.setattr(daemon, "_START_SECONDS", 0.0)
+        with daemon.running(instance, tmp_path, tmp_path / "log") as lives:
+            assert not lives(), "it never gave a sign of life"
