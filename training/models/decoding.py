@@ -84,37 +84,35 @@ def _visible(pattern: Pattern) -> Tensor:
 
 
 class _Cache(nn.Module):
-    """Keys and values of one layer: text [A, H, T, E], image [B, H, kept, E]."""
+    """Keys and values of one layer: text [2, A, H, T, E], image [2, A, H, K, kept, E].
 
-    text_keys: Tensor
-    text_values: Tensor
-    image_keys: Tensor
-    image_values: Tensor
+    The text's keys are divided by the square root of E.
+    """
+
+    text: Tensor
+    image: Tensor
     visible: Tensor
 
     def __init__(self, block: AttentionBlock, captions: int, candidates: int):
         super().__init__()
         self.pattern, like = block.pattern, block.qkv.weight
-        d = like.shape[1]
-        text = (captions, block.heads, self.pattern.text_length, d // block.heads)
-        image = (captions * candidates, block.heads, kept(self.pattern), d // block.heads)
-        for name, shape in (("text", text), ("image", image)):
-            self.register_buffer(f"{name}_keys", like.new_zeros(shape))
-            self.register_buffer(f"{name}_values", like.new_zeros(shape))
+        e = like.shape[1] // block.heads
+        text = (2, captions, block.heads, self.pattern.text_length, e)
+        image = (2, captions, block.heads, candidates, kept(self.pattern), e)
+        self.register_buffer("text", like.new_zeros(text))
+        self.register_buffer("image", like.new_zeros(image))
         self.register_buffer("visible", _visible(self.pattern).to(like))
 
-    def keep(self, k: Tensor, v: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Store [B, H, 1, E] of image position `position` [1]; return what a step reads."""
+    def keep(self, kv: Tensor, position: Tensor) -> Tensor:
+        """Store [2, A, H, K, E] of image position [1]; return what a step reads, [..., R, E]."""
         g = self.pattern.grid
         transposed = self.pattern.transposed
         column = position % g
         slot = column * g + position // g if transposed else position % slots(self.pattern)
-        keys = self.image_keys.index_copy_(2, slot, k)
-        values = self.image_values.index_copy_(2, slot, v)
+        image = self.image.index_copy_(4, slot, kv.unsqueeze(4))
         if not transposed:
-            return keys, values
-        keys, values = (x.unflatten(2, (g, g)).index_select(2, column) for x in (keys, values))
-        return keys.squeeze(2), values.squeeze(2)
+            return image
+        return image.unflatten(4, (g, g)).index_select(4, column).squeeze(4)
 
 
 class Decoder(nn.Module):
@@ -141,8 +139,8 @@ class Decoder(nn.Module):
                 cache = next(caches)
                 assert isinstance(cache, _Cache)
                 q, k, v = block.project(block.norm(x))
-                cache.text_keys.copy_(k)
-                cache.text_values.copy_(v)
+                cache.text[0].copy_(k * k.shape[-1] ** -0.5)
+                cache.text[1].copy_(v)
                 y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
                 x = x + block.out(y.transpose(1, 2).flatten(2))
             else:
@@ -165,19 +163,23 @@ class Decoder(nn.Module):
 
     def _attend(self, block: AttentionBlock, cache: nn.Module, x: Tensor, at: Tensor) -> Tensor:
         assert isinstance(cache, _Cache)
-        q, k, v = block.project(block.norm(x))
-        b, h, _, e = q.shape
-        q = q * e**-0.5
-        keys, values = cache.keep(k, v, at)
+        h, e = block.heads, x.shape[-1] // block.heads
+        heads = block.qkv(block.norm(x)).view(self.captions, self.candidates, 3, h, e)
+        heads = heads.permute(2, 0, 3, 1, 4)
         # The candidates of a caption are the queries of one product with its text.
-        shared = q.view(self.captions, self.candidates, h, e).transpose(1, 2)
-        text = (shared @ cache.text_keys.mT).transpose(1, 2).reshape(b, h, 1, -1)
-        image = q @ keys.mT + cache.visible.index_select(0, at)
-        weights = torch.cat((text, image), dim=-1).softmax(-1, dtype=torch.float32).to(q.dtype)
+        q = heads[0].flatten(0, 1)
+        text_keys, text_values = cache.text.flatten(1, 2)
+        keys, values = cache.keep(heads[1:], at).flatten(1, 3)
+        text = torch.bmm(q, text_keys.mT)
+        image = torch.baddbmm(
+            cache.visible.index_select(0, at), q.reshape(-1, 1, e), keys.mT, alpha=e**-0.5
+        ).view(*text.shape[:2], -1)
+        scores = torch.cat((text, image), dim=-1)
+        weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
         text, image = weights.split((text.shape[-1], image.shape[-1]), dim=-1)
-        text = text.reshape(self.captions, self.candidates, h, -1).transpose(1, 2)
-        seen = (text @ cache.text_values).transpose(1, 2).reshape(b, h, 1, e)
-        return (seen + image @ values).reshape(b, 1, h * e)
+        seen = torch.bmm(text, text_values).view(-1, 1, e)
+        seen = torch.baddbmm(seen, image.flatten(0, 1)[:, None], values)
+        return seen.view(self.captions, h, self.candidates, e).transpose(1, 2).reshape(x.shape)
 
     def _logits(self, x: Tensor) -> Tensor:
         return self.model.image_head(self.model.norm(x)).float()
