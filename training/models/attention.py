@@ -104,7 +104,7 @@ def attention(heads: Tensor, pattern: Pattern) -> Tensor:
         [B, H, L, E].
     """
     if heads.device.type == "cpu":
-        return banded_attention(heads, _tiles(pattern))
+        return banded_attention(heads, pattern.text_length, _tiles(pattern))
     q, k, v = split(heads)
     if heads.device.type == "cuda":
         return _compiled(pattern)(q, k, v, block_mask=_block_mask(pattern, q.device))
