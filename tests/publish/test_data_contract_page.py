@@ -1,3 +1,4 @@
+import functools
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pipelines.layout import Layout
 from pipelines.publish.config import PublishConfig
 from pipelines.publish.dataset import publish
 from pipelines.runners import Engine
+from training.row_stream import Position
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "data_contract.md"
@@ -27,22 +29,30 @@ def test_the_column_tables_are_current(tmp_path: Path) -> None:
 
 def test_the_readers_on_the_page_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = Layout(str(tmp_path / "demo/data"))
-    tokenizer, config = MeanColour(), BpeConfig(vocabulary=300)
+    # The size of the recipe that the page names.
+    image_tokenizer = functools.partial(MeanColour, image_size=40, grid=10, vocabulary=512)
+    config = BpeConfig(vocabulary=300, max_length=36)
     write_batch(layout, "a", range(20))
     bpe.train_tokenizer(["a"], layout, config)
     encode_pairs(
-        "a", layout, config, EncodeConfig(), MeanColour, tokenizer.sha256, 4, Engine(),
-        image_size=32, image_vocabulary=64,
+        "a", layout, config, EncodeConfig(), image_tokenizer, image_tokenizer().sha256, 10, Engine(),
+        image_size=40, image_vocabulary=512,
     )  # fmt: skip
     publish(["a"], layout, PublishConfig())
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(block, names)
-    assert names["codes"].shape == (20, 4, 4)
+    assert names["codes"].shape == (20, 10, 10)
     assert names["codes"].dtype == "uint16"
+    batch = names["batch"]
+    assert batch.text.shape == (4, 36)
+    assert batch.codes.shape == (4, 100)
+    stored = {codes.ravel().tobytes() for codes in names["codes"].astype("int64")}
+    assert {row.numpy().tobytes() for row in batch.codes} <= stored
+    assert names["stream"].position != Position()
     assert names["metadata"].count_rows() == 20
     assert names["wide"].column_names == ["uid", "url", "caption"]
     assert names["languages"] == [("en", 20)]
