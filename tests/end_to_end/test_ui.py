@@ -107,19 +107,37 @@ def test_no_event_carries_too_much(finished_site: FinishedSite) -> None:
             assert size < MOST_METADATA_BYTES, asset
 
 
-def test_materialise_by_the_button(page: Page, url: str, finished_site: FinishedSite) -> None:
-    key = dg.AssetKey("bpe_tokenizer")
-    page.goto(f"{url}/assets/bpe_tokenizer")
-    page.get_by_role("button", name="Materialize").first.click()
+def _launched(page: Page, site: FinishedSite) -> dg.DagsterRun:
+    """The run that a click launched, as it ended."""
     page.get_by_text("Launched run").wait_for(timeout=60_000)
-    with finished_site.instance() as instance:
+    with site.instance() as instance:
         run = instance.get_runs(limit=1)[0]
-        assert run.asset_selection == {key}
-        end = time.monotonic() + 120
+        end = time.monotonic() + 180
         while not run.is_finished and time.monotonic() < end:
             time.sleep(0.5)
             run = instance.get_run_by_id(run.run_id) or run
         assert run.status is dg.DagsterRunStatus.SUCCESS
-        newest = instance.fetch_materializations(key, limit=1).records[0]
-        assert newest.run_id == run.run_id
+        for key in run.asset_selection or ():
+            newest = instance.fetch_materializations(key, limit=1).records[0]
+            assert newest.run_id == run.run_id
+    return run
+
+
+def test_materialise_by_the_button(page: Page, url: str, finished_site: FinishedSite) -> None:
+    page.goto(f"{url}/assets/bpe_tokenizer")
+    page.get_by_role("button", name="Materialize").first.click()
+    run = _launched(page, finished_site)
+    assert run.asset_selection == {dg.AssetKey("bpe_tokenizer")}
     page.get_by_text("Latest materialization").wait_for(timeout=60_000)
+
+
+def test_build_a_batch_by_the_button(page: Page, url: str, finished_site: FinishedSite) -> None:
+    page.goto(f"{url}/locations/dalle/jobs/build_dataset")
+    page.get_by_role("button", name="Materialize all").click()
+    page.get_by_text("Select a partition").click()
+    page.get_by_text("demo", exact=True).first.click()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Launch 1 run").click()
+    run = _launched(page, finished_site)
+    assert run.job_name == "build_dataset"
+    assert run.tags["dagster/partition"] == "demo"
