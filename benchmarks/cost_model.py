@@ -34,10 +34,11 @@ INPUTS = {
     "token_bytes": Input(2.56e3, "bytes of a row", "1,280 tokens of 2 bytes; less in Parquet"),
     "pages": Input(3000.0, "pages/s a core, WARC", "make bench"),
     "pairs_per_page": Input(3.0, "images with a text on a page", _ASSUMED),
-    "fetched": Input(1500.0, "files/s a core from loopback", "make bench"),
+    "fetched": Input(650.0, "files of 0.2 MB/s a core from loopback", "docs/performance.md"),
     "curate": Input(0.0, "pairs/core-s", "benchmarks.scaling"),
     "reference index": Input(0.0, "images/core-s", "benchmarks.scaling"),
     "dedupe": Input(0.0, "pairs/core-s", "benchmarks.scaling"),
+    "tokenizer": Input(0.0, "captions/core-s, to learn merges", "benchmarks.scaling"),
     "references": Input(164e3, "reference images", "MS-COCO 2014 and 2017"),
     "batch": Input(100e3, "pairs of a batch", "docs/decisions.md"),
     "repeat_bytes": Input(3e6, "bytes read of an earlier batch", "benchmarks.dedupe_marks"),
@@ -49,6 +50,12 @@ INPUTS = {
     "dvae_images": Input(3e6 * 512, "images: updates x batch", "arXiv 2102.12092, A.2"),
     "dalle_parameters": Input(12.09e9, "parameters outside embeddings", "docs/paper_map.md"),
     "dalle_tokens": Input(430e3 * 1024 * 1280, "tokens: updates x batch x length", "arXiv, B.2"),
+    "contrastive_flop": Input(
+        6 * (85e6 * 65 + 38e6 * 256), "FLOP of a pair trained on", "6 x parameters x positions"
+    ),
+    "contrastive_pairs": Input(390e3 * 32_768, "pairs: updates x batch", "recipe paper_12b"),
+    "drawn": Input(30e3 * 512, "pictures: captions x candidates", "arXiv 2102.12092, 3.1, 2.6"),
+    "draw_mfu": Input(0.4, "share of an H100's peak", f"{_ASSUMED}; gpu_marks prints yours"),
     "recompute": Input(4 / 3, "work with recomputed activations", "counted: 4 passes, not 3"),
     "train_mfu": Input(0.5, "share of an H100's peak", f"{_ASSUMED}; gpu_marks prints yours"),
     "core_hour": Input(0.05, "$ a core-hour", f"{_ASSUMED}: look up yours"),
@@ -86,6 +93,8 @@ def costs(x: dict[str, float]) -> list[Cost]:
     dvae = x["dvae_images"] * x["dvae_flop"] / (peak * x["train_mfu"])
     flop = 6 * x["dalle_parameters"] * x["dalle_tokens"] * x["recompute"]
     read = batches * (batches - 1) / 2 * x["repeat_bytes"]
+    towers = x["contrastive_pairs"] * x["contrastive_flop"] / (peak * x["train_mfu"])
+    drawing = x["drawn"] * 1024 * 2 * x["dalle_parameters"] / (peak * x["draw_mfu"])
 
     def cores(work: float, rate: str) -> float:
         return work / x[rate] / _HOUR
@@ -101,6 +110,7 @@ def costs(x: dict[str, float]) -> list[Cost]:
              "references / reference index, once"),
         Cost("deduped_pairs", cores(kept, "dedupe"), 0, kept * x["stored_bytes"] / 1e12,
              f"kept / dedupe; reads {read / 1e12:.1f} TB of earlier batches"),
+        Cost("bpe_tokenizer", cores(kept, "tokenizer"), 0, 0, "kept / tokenizer"),
         Cost("token_grids", cores(kept, "captions"), encode, kept * x["token_bytes"] / 1e12,
              "kept x encode_flop / (peak x encode_mfu)"),
         Cost("token_dataset", kept * x["token_bytes"] / x["published"] / _HOUR, 0,
@@ -108,6 +118,10 @@ def costs(x: dict[str, float]) -> list[Cost]:
         Cost("dvae", 0, dvae, 0, "dvae_images x dvae_flop / (peak x train_mfu)"),
         Cost("dalle", 0, flop / (peak * x["train_mfu"]), 0,
              "6 x parameters x tokens x recompute / (peak x train_mfu)"),
+        Cost("contrastive", 0, towers, 0,
+             "contrastive_pairs x contrastive_flop / (peak x train_mfu)"),
+        Cost("evaluation", 0, drawing, 0,
+             "drawn x 1,024 codes x 2 x parameters / (peak x draw_mfu); samples are few"),
     ]  # fmt: skip
 
 

@@ -2,20 +2,23 @@
 
 `python -m benchmarks.scaling` prints the ratio, and the pairs that a second of a core does;
 `--record` keeps the latter for `python -m benchmarks.cost_model`. Workers are processes of one
-thread; a pair is a JPEG file of 1024x768 with its caption.
+thread; a pair is a JPEG file of 1024x768 of its own with its caption. The reference index and the
+tokenizer are made in this process.
 """
 
 import argparse
 import contextlib
 import datetime
+import functools
 import hashlib
 import io
+import itertools
 import json
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -32,6 +35,9 @@ from pipelines.curate.transform import curate_pairs
 from pipelines.dedupe.config import DedupeConfig
 from pipelines.dedupe.reference_index import build_index
 from pipelines.dedupe.transform import dedupe_pairs
+from pipelines.demo.corpus import load_pictures
+from pipelines.encode.bpe import learn
+from pipelines.encode.config import BpeConfig
 from pipelines.layout import Layout, join
 from pipelines.ledger import Finished, Funnel
 from pipelines.runners import Engine
@@ -40,7 +46,8 @@ RATES = Path(__file__).with_name("stage_rates.json")
 _SHARDS = 24
 _ROUNDS = 3
 _REFERENCES = 64
-_CURATE = CurateConfig(max_image_urls=10**6)
+_CAPTIONS = 200_000
+_CURATE = CurateConfig()
 _DEDUPE = DedupeConfig(measured_references=0)
 
 
@@ -76,15 +83,16 @@ def cluster(workers: int) -> Iterator[Cluster]:
         yield Cluster(engine, tuple(psutil.Process(pid) for pid in pids))
 
 
-def write_fetched(layout: Layout, pictures: Sequence[bytes], pairs: int) -> None:
-    """`pairs` rows of `fetched_pairs` in shards, the pictures in turn."""
+def write_fetched(layout: Layout, pairs: int) -> None:
+    """`pairs` rows of `fetched_pairs` in shards, no two with one picture."""
     directory = layout.dataset("fetched_pairs", "all")
     at = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
     written = {}
     for shard in range(_SHARDS):
         rows: list[dict[str, Any]] = []
-        for n in range(shard, pairs, _SHARDS):
-            image, caption = pictures[n % len(pictures)], f"a photograph of the house number {n}"
+        numbers = range(shard, pairs, _SHARDS)
+        for n, image in zip(numbers, distinct(numbers), strict=True):
+            caption = f"a photograph of the house number {n}"
             url = f"http://example.org/{n}.jpg"
             known = {
                 "uid": identity.uid(url, caption), "url": url, "caption_raw": caption,
@@ -101,16 +109,19 @@ def write_fetched(layout: Layout, pictures: Sequence[bytes], pairs: int) -> None
     ledger.write_success(directory, done)
 
 
-def distinct(count: int) -> list[bytes]:
-    """So many JPEG files: the benchmark's photographs, shifted around."""
-    bases = [Image.open(io.BytesIO(data)).convert("RGB") for data in photos()]
-    found = []
-    for n in range(count):
-        base = bases[n % len(bases)]
+def distinct(numbers: range) -> Iterator[bytes]:
+    """A JPEG file for each number: the benchmark's photographs, shifted around."""
+    bases = _bases()
+    for n in numbers:
         stream = io.BytesIO()
-        ImageChops.offset(base, 61 * n, 37 * n).save(stream, "JPEG", quality=90)
-        found.append(stream.getvalue())
-    return found
+        shifted = ImageChops.offset(bases[n % len(bases)], 61 * n, 37 * n)
+        shifted.save(stream, "JPEG", quality=90)
+        yield stream.getvalue()
+
+
+@functools.cache
+def _bases() -> list[Image.Image]:
+    return [Image.open(io.BytesIO(data)).convert("RGB") for data in photos()]
 
 
 def _stages(source: Layout, root: Path) -> dict[str, Callable[[Engine], Finished]]:
@@ -127,22 +138,25 @@ def _stages(source: Layout, root: Path) -> dict[str, Callable[[Engine], Finished
 def measure(pairs: int, directory: str) -> dict[str, dict[str, float]]:
     """Per stage: seconds with one and with two workers, and CPU seconds of one.
 
-    The reference index is small here: for it, CPU seconds in this process.
+    The reference index is small here: for it and the tokenizer, CPU seconds in this process.
     """
     source = Layout(f"{directory}/source")
-    pictures = distinct(min(pairs, 240))
     references = Path(directory, "references")
     references.mkdir()
-    for n, data in enumerate(distinct(240 + _REFERENCES)[240:]):
+    for n, data in enumerate(distinct(range(pairs, pairs + _REFERENCES))):
         (references / f"{n}.jpg").write_bytes(data)
     begun = time.process_time()
     build_index(str(references), source, _DEDUPE)
     index_seconds = time.process_time() - begun
+    begun = time.process_time()
+    names = [picture.name for picture in load_pictures()]
+    learn(itertools.islice(itertools.cycle(names), _CAPTIONS), BpeConfig())
+    tokenizer_seconds = time.process_time() - begun
     taken: dict[str, dict[str, list[float]]] = {}
     with cluster(1) as one, cluster(2) as two:
         for turn in range(_ROUNDS + 1):
             # The first, small turn loads modules and compiled code into the workers.
-            write_fetched(source, pictures, pairs if turn else 2 * _SHARDS)
+            write_fetched(source, pairs if turn else 2 * _SHARDS)
             for name, workers in (("one", one), ("two", two)):
                 root = Path(directory, f"{name}-{turn}")
                 root.mkdir()
@@ -155,7 +169,8 @@ def measure(pairs: int, directory: str) -> dict[str, dict[str, float]]:
                         if name == "one":
                             kept["cpu"].append(workers.cpu_seconds() - cpu)
     found = {s: {n: median(times) for n, times in kept.items()} for s, kept in taken.items()}
-    return found | {"reference index": {"cpu": index_seconds}}
+    alone = {"reference index": {"cpu": index_seconds}, "tokenizer": {"cpu": tokenizer_seconds}}
+    return found | alone
 
 
 def main() -> None:
@@ -167,7 +182,10 @@ def main() -> None:
     logging.getLogger("distributed").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as directory:
         found = measure(options.pairs, directory)
-    rates = {"reference index": round(_REFERENCES / found.pop("reference index")["cpu"], 1)}
+    rates = {
+        name: round(count / found.pop(name)["cpu"], 1)
+        for name, count in (("reference index", _REFERENCES), ("tokenizer", _CAPTIONS))
+    }
     print(f"{options.pairs} pairs   1 worker  2 workers  speed-up  pairs/core-s")
     for stage, seconds in found.items():
         rates[stage] = round(options.pairs / seconds["cpu"], 1)
@@ -176,6 +194,7 @@ def main() -> None:
             f"{seconds['one'] / seconds['two']:8.2f} {rates[stage]:13.1f}"
         )
     print(f"reference index: {rates['reference index']} images/core-s")
+    print(f"tokenizer: {rates['tokenizer']:,.0f} captions/core-s")
     if options.record:
         RATES.write_text(json.dumps(rates, indent=1) + "\n")
 
