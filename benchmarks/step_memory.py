@@ -6,6 +6,7 @@ its own, since a process never gives back its greatest memory.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.marks import Mark
 
-MODELS = ("ours", "x-transformers", "DALLE-pytorch")
+MODELS = ("ours", "x-transformers", "DALLE-pytorch", "minDALL-E")
 _KIB_PER_GIB = 2**20
 
 
@@ -29,8 +30,11 @@ def _step_of(name: str) -> Callable[[], None]:
         peer = training_peers.x_transformers()
         rows = torch.randint(2 * VOCABULARY, (BATCH, TEXT + GRID**2))
         return training_peers.step_of(peer, lambda: peer(rows))
-    peer = training_peers.dalle_pytorch()
     text, codes = training_marks.tokens()
+    if name == "minDALL-E":
+        peer, loss = training_peers.mindalle()
+        return training_peers.step_of(peer, lambda: loss(text, codes))
+    peer = training_peers.dalle_pytorch()
     return training_peers.step_of(peer, lambda: peer(text, codes, return_loss=True))
 
 
@@ -57,11 +61,20 @@ def memory_beside_dalle_pytorch() -> Mark:
     return _beside("DALLE-pytorch", "memory of a step ")
 
 
+def memory_beside_mindalle() -> Mark:
+    """The table's step, where MINDALLE names a checkout."""
+    return _beside("minDALL-E", "memory of a step  ")
+
+
 def _beside(peer: str, title: str) -> Mark:
     return Mark(title, taken("ours"), taken(peer), peer, 1.0, unit="G")
 
 
-MARKS = (memory_beside_x_transformers, memory_beside_dalle_pytorch)
+MARKS = (
+    memory_beside_x_transformers,
+    memory_beside_dalle_pytorch,
+    *([memory_beside_mindalle] if "MINDALLE" in os.environ else []),
+)
 
 
 def main() -> None:
