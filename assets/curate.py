@@ -39,7 +39,9 @@ def curated_pairs(context: dg.AssetExecutionContext, settings: Settings) -> dg.M
     directory = settings.layout.dataset(finished.dataset, batch)
     rejects = settings.layout.rejects(schemas.Stage.CURATE, batch)
     pictures = exhibits.dataset_sheet(directory) | exhibits.reject_sheets(rejects)
-    return report.materialized(finished, directory, pictures)
+    # Not every row that is dropped is a picture.
+    examples = exhibits.reject_examples(finished, rejects)
+    return report.materialized(finished, directory, pictures, examples)
 
 
 def keep_rate(layout: Layout, dataset: str, batch: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """dedupe: no near-duplicates of the reference images, no repeats inside the crawl."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from assets.lib.contract_checks import (
 )
 from assets.lib.partitions import crawl_batches, registered_batch
 from assets.lib.settings import Settings
-from pipelines import code_versions, schemas
+from pipelines import code_versions, ledger, schemas
 from pipelines.contract import contract_problems
 from pipelines.layout import Layout, join
 
@@ -29,6 +30,9 @@ _PAIRS_LOOKED_AT = 5000
 _COPIES_SHOWN = 32
 _REPEATS_SHOWN = 16
 _SHEET_BYTES = 45_000
+_POLL_SECONDS = 2.0
+# A line for each of perhaps thousands.
+_NOT_SHOWN = ("earlier_batches",)
 
 
 @dg.asset(
@@ -71,21 +75,55 @@ def coco_hash_index(settings: Settings) -> dg.MaterializeResult:
 def deduped_pairs(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     """Pairs without near-duplicates of the reference images, and without repeats.
 
-    A picture that a batch registered earlier has kept is a repeat here.
+    A picture that a batch registered earlier has kept is a repeat here, so a run of one that has
+    begun is waited for.
     """
-    from pipelines.crawl.batches import batches_before, read_batch
-    from pipelines.dedupe.transform import dedupe_pairs
+    from pipelines.dedupe.transform import dedupe_pairs, searched_batches
 
     batch, stages = registered_batch(context, settings), settings.stages()
-    layout = settings.layout
-    earlier = [before.name for before in batches_before(read_batch(batch, layout), layout)]
-    finished = dedupe_pairs(batch, layout, stages.dedupe, stages.engine, earlier)
+    layout, before = settings.layout, _before(settings, batch)
+    _wait_for(context, before, layout)
+    finished = dedupe_pairs(batch, layout, stages.dedupe, stages.engine, before)
     directory = layout.dataset(finished.dataset, batch)
-    shown = exhibits.dataset_sheet(directory) | _caught(layout, batch)
+    shown = {
+        **exhibits.dataset_sheet(directory),
+        **_caught(layout, batch),
+        "earlier batches searched": len(searched_batches(finished)),
+    }
     rejects = layout.rejects(schemas.Stage.DEDUPE, batch)
-    return report.materialized(
-        finished, directory, shown, exhibits.reject_examples(finished, rejects)
-    )
+    examples = exhibits.reject_examples(finished, rejects)
+    return report.materialized(finished, directory, shown, examples, leave_out=_NOT_SHOWN)
+
+
+def _wait_for(context: dg.AssetExecutionContext, batches: Sequence[str], layout: Layout) -> None:
+    """Wait for runs that are to finish one of `batches`; what waits in the queue does not count.
+
+    A run waits for those of earlier batches alone, so no two wait for each other.
+    """
+    told = set[str]()
+    while names := _under_way(context.instance, batches, layout):
+        if names != told:
+            context.log.info("waiting for batches registered earlier: %s", ", ".join(sorted(names)))
+            told = names
+        time.sleep(_POLL_SECONDS)
+
+
+def _under_way(instance: dg.DagsterInstance, batches: Sequence[str], layout: Layout) -> set[str]:
+    begun = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
+    partitions = {run.tags.get("dagster/partition") for run in instance.get_runs(begun)}
+    return {
+        name
+        for name in partitions.intersection(batches)
+        if name and ledger.read_success(layout.dataset("deduped_pairs", name)) is None
+    }
+
+
+def _before(settings: Settings, batch: str) -> list[str]:
+    """Names of the batches registered before, the earliest first."""
+    from pipelines.crawl.batches import batches_before, read_batch
+
+    layout = settings.layout
+    return [before.name for before in batches_before(read_batch(batch, layout), layout)]
 
 
 def _reference_source(settings: Settings) -> "ReferenceSource":
@@ -151,6 +189,19 @@ def _reference_copies(settings: Settings, batch: str) -> list[tuple[str, str, in
     return [(copy.uid, copy.match.reference, copy.match.distance) for copy in found]
 
 
+def _not_searched(settings: Settings, batch: str) -> list[tuple[str]]:
+    from pipelines.dedupe.verify import batches_not_searched
+
+    return [
+        (
+            f"{name} was registered earlier and is finished now, but not among what {batch} was "
+            f"searched with, so that both may keep a picture: launch deduped_pairs of {batch} "
+            "again, and what follows it",
+        )
+        for name in batches_not_searched(batch, settings.layout, _before(settings, batch))
+    ]
+
+
 BATCH_CHECKS = [
     contract_check("deduped_pairs", lambda _settings: schemas.DEDUPED_PAIRS),
     ledger_check("deduped_pairs", schemas.Stage.DEDUPE, kept_in("curated_pairs")),
@@ -162,6 +213,13 @@ BATCH_CHECKS = [
         "batch are compared with every reference by brute force",
         _reference_copies,
         {"uid": "string", "reference": "string", "bits of 256": "int"},
+    ),
+    BatchCheck(
+        "deduped_pairs",
+        "earlier_batches_searched",
+        "every batch that was registered earlier and is finished by now was searched for repeats "
+        "of its pictures as it is, so that the order of the runs does not matter",
+        _not_searched,
     ),
 ]
 CHECKS = [index_keeps_the_contract, *(check.asset_check() for check in BATCH_CHECKS)]

@@ -12,6 +12,9 @@ CONTRACT_VERSION = "1"
 
 UID_BYTES = 16
 
+# In a batch of `deduped_pairs`, beside its parts: the references that its pairs copy.
+OVERLAP_FILE = "_overlap/overlapping_references.parquet"
+
 
 class Stage(StrEnum):
     """The stages in the order of the data flow (which is also alphabetical)."""

@@ -33,6 +33,7 @@ _QUALITIES = (85, 70, 50, 30)
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 _MOST_PIXELS = 64_000_000
 _EXAMPLES_EACH = 3
+_EXAMPLE = ("reason", "detail", "url", "caption_raw")
 # A batch may drop most of its rows; the first ones tell enough.
 _ROWS_LOOKED_AT = 20_000
 
@@ -122,15 +123,14 @@ def reject_examples(finished: Finished, directory: str) -> dict[str, dg.TableMet
         directory: of its rejects, which is read until there are enough of each.
     """
     left = {r: min(count, _EXAMPLES_EACH) for r, count in finished.funnel.dropped.items()}
-    examples: list[tuple[str, str, str]] = []
-    for row in rows(directory, ["reason", "detail", "url", "caption_raw"]):
+    examples: list[tuple[str, ...]] = []
+    for row in rows(directory, [*_EXAMPLE]):
         if not any(left.values()):
             break
         if left.get(row["reason"], 0):
             left[row["reason"]] -= 1
-            where = row["url"] or row["caption_raw"] or ""
-            examples.append((row["reason"], row["detail"] or "", where))
-    columns = dict.fromkeys(("reason", "detail", "row"), "string")
+            examples.append(tuple(row[name] or "" for name in _EXAMPLE))
+    columns = dict.fromkeys(("reason", "detail", "url", "caption"), "string")
     return {"examples of rows dropped": report.table(columns, sorted(examples))} if examples else {}
 
 
@@ -156,18 +156,17 @@ def reference_copies(layout: Layout, batch: str, count: int) -> list[tuple[Capti
 
 def repeats(layout: Layout, batch: str, count: int) -> list[tuple[Captioned, Captioned]]:
     """The first `count` repeats of a batch, each with what is kept instead; grey if that is not."""
-    from pipelines.crawl.batches import batches_before, read_batch
     from pipelines.dedupe.caught import caught_repeats
+    from pipelines.dedupe.transform import searched_batches
 
-    before = [b.name for b in batches_before(read_batch(batch, layout), layout)]
-    places = [layout.dataset("deduped_pairs", name) for name in before]
-    finished = [place for place in places if ledger.read_success(place) is not None]
     deduped, rejects = layout.dataset("deduped_pairs", batch), layout.rejects(Stage.DEDUPE, batch)
+    earlier = [*searched_batches(ledger.require_success(deduped))]
+    places = [layout.dataset("deduped_pairs", name) for name in earlier]
     shown = []
-    for found in caught_repeats(deduped, rejects, finished, count):
+    for found in caught_repeats(deduped, rejects, places, count):
         bits, place = found.repeat.distance, found.repeat.earlier
         alike = "same file" if bits < 0 else f"{bits} of 256 bits"
-        where = "" if place is None else f" {finished[place].rsplit('batch=', 1)[1]}"
+        where = "" if place is None else f" {earlier[place]}"
         kept = f"kept{where}, {alike}" if found.kept else "itself dropped"
         shown.append(
             (Captioned(found.picture, f"repeat: {found.caption}"), Captioned(found.kept, kept))

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,12 +109,20 @@ class Settings(dg.ConfigurableResource):
             (DALLE_MAX_UPDATES).
         clip_checkpoint: open_clip checkpoint, a directory or a file of weights, that takes the
             place of our own contrastive model (DALLE_CLIP_CHECKPOINT).
+        curate_config: JSON file whose fields of `CurateConfig` go over the recipe's: rules and
+            thresholds of the curation (DALLE_CURATE_CONFIG).
+        dedupe_config: the same of `DedupeConfig`, whose mode and radii say what a copy of a
+            reference is and what becomes of it (DALLE_DEDUPE_CONFIG).
         beam_runner: name of the Beam runner of all data stages (DALLE_BEAM_RUNNER).
         beam_options: its options (DALLE_BEAM_OPTIONS, separated as in a shell).
         training_options: how the transformer's training computes, for instance
             `--shard --recompute` (DALLE_TRAINING_OPTIONS).
         evaluation_options: more words for `training.evaluate`, for instance `--coco /data/coco`;
             they count more than the asset's own (DALLE_EVALUATION_OPTIONS).
+        dataset_title: of the published card and manifest (DALLE_DATASET_TITLE); this and the next
+            two are the recipe's where they are empty.
+        dataset_description: what the data is (DALLE_DATASET_DESCRIPTION).
+        dataset_licences: terms of captions and images, and credits (DALLE_DATASET_LICENCES).
     """
 
     data_root: str
@@ -124,10 +133,15 @@ class Settings(dg.ConfigurableResource):
     retrain: RetrainSettings = RetrainSettings()
     max_updates: int = 0
     clip_checkpoint: str = ""
+    curate_config: str = ""
+    dedupe_config: str = ""
     beam_runner: str = Engine().runner
     beam_options: str = ""
     training_options: str = ""
     evaluation_options: str = ""
+    dataset_title: str = ""
+    dataset_description: str = ""
+    dataset_licences: str = ""
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -147,10 +161,15 @@ class Settings(dg.ConfigurableResource):
             retrain=RetrainSettings.from_environment(),
             max_updates=whole_number("DALLE_MAX_UPDATES", 0),
             clip_checkpoint=location("DALLE_CLIP_CHECKPOINT"),
+            curate_config=location("DALLE_CURATE_CONFIG"),
+            dedupe_config=location("DALLE_DEDUPE_CONFIG"),
             beam_runner=env("DALLE_BEAM_RUNNER") or Engine().runner,
             beam_options=_options("DALLE_BEAM_OPTIONS"),
             training_options=_options("DALLE_TRAINING_OPTIONS"),
             evaluation_options=_words("DALLE_EVALUATION_OPTIONS"),
+            dataset_title=env("DALLE_DATASET_TITLE") or "",
+            dataset_description=env("DALLE_DATASET_DESCRIPTION") or "",
+            dataset_licences=env("DALLE_DATASET_LICENCES") or "",
         )
 
     @property
@@ -180,7 +199,16 @@ class Settings(dg.ConfigurableResource):
 
     def stages(self) -> StageConfigs:
         """Configuration of every data stage under this recipe."""
-        return stage_configs(self.training_recipe(), self.engine)
+        stages = stage_configs(
+            self.training_recipe(), self.engine, self.curate_config, self.dedupe_config
+        )
+        card = replace(
+            stages.publish,
+            title=self.dataset_title or stages.publish.title,
+            description=self.dataset_description or stages.publish.description,
+            licences=self.dataset_licences or stages.publish.licences,
+        )
+        return replace(stages, publish=card)
 
     def transformer_options(self) -> tuple[str, ...]:
         """Words for the transformer's training program."""

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from assets.lib.home import UserError
 from pipelines import storage
+from pipelines.config_files import Config, configured
 from pipelines.runners import Engine
 
 if TYPE_CHECKING:
@@ -40,10 +41,21 @@ class StageConfigs:
     engine: Engine
 
 
-def stage_configs(recipe: "Recipe", engine: Engine) -> StageConfigs:
-    """The stages' defaults, bent to the recipe's image and text sizes.
+def stage_configs(
+    recipe: "Recipe", engine: Engine, curate_config: str = "", dedupe_config: str = ""
+) -> StageConfigs:
+    """The stages' defaults, bent to the recipe's image and text sizes, then to two files.
 
     The demonstration's pictures are 72 pixels wide and small files, so its rules ask for less.
+
+    Args:
+        recipe: of the trainings.
+        engine: the Beam engine.
+        curate_config: path or URL of a JSON object of `CurateConfig`'s fields; empty for none.
+        dedupe_config: the same of `DedupeConfig`'s.
+
+    Raises:
+        UserError: if a file is missing or makes no sense, naming it.
     """
     from pipelines.curate.config import CurateConfig
     from pipelines.dedupe.config import DedupeConfig
@@ -61,13 +73,20 @@ def stage_configs(recipe: "Recipe", engine: Engine) -> StageConfigs:
         side = round(recipe.dvae.image_size * _SIDE_MARGIN)
         curate, publish, dedupe = CurateConfig(short_side=side), PublishConfig(), DedupeConfig()
     return StageConfigs(
-        curate=curate,
-        dedupe=dedupe,
+        curate=_with_file(curate, "DALLE_CURATE_CONFIG", curate_config),
+        dedupe=_with_file(dedupe, "DALLE_DEDUPE_CONFIG", dedupe_config),
         bpe=BpeConfig(vocabulary=recipe.text.vocabulary, max_length=recipe.text.length),
         encode=EncodeConfig(),
         publish=publish,
         engine=engine,
     )
+
+
+def _with_file(recipe: Config, variable: str, path: str) -> Config:
+    try:
+        return configured(recipe, path, {})
+    except (ValueError, OSError) as error:
+        raise UserError(f"{variable}: {error}") from error
 
 
 def crawl_configs(

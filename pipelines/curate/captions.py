@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.curate.boilerplate import PATTERNS
+from pipelines.curate.boilerplate import CROPPED, PATTERNS, at_edges
 from pipelines.curate.columns import dropped_where, one_chunk
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.reasons import Reason
@@ -21,15 +21,15 @@ from pipelines.identity import normalise_caption
 _NO_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 # A word has a letter or a digit; dashes and other marks between spaces are none.
 _WORD = rf"[{_NO_SPACES}]|[^\s{_NO_SPACES}]*[\pL\pN][^\s{_NO_SPACES}]*"
+# What words are compared by: letters and digits in a row, or one character without spaces about it.
+_COMPARED = rf"([{_NO_SPACES}])|[^\pL\pM\pN]+"
+# Of text without spaces so many characters at most are held against the number of different ones,
+# for a language has few.
+_CHARACTERS = 20
 _WORD_WITH_LETTER = rf"[{_NO_SPACES}]|[^\s{_NO_SPACES}]*\pL[^\s{_NO_SPACES}]*"
 
 _BOILERPLATE = tuple(f"(?i){pattern}" for pattern in PATTERNS)
-_ANY = "|".join(f"(?:{pattern})" for pattern in PATTERNS)
-# What stands between boilerplate and the rest of a caption.
-_BETWEEN = r"[\s,.;:|/_~*•·–—-]*"
-_EDGE = rf"{_BETWEEN}[(\[{{]?(?:{_ANY})[)\]}}]?{_BETWEEN}"
-_AT_START = rf"(?i)^{_EDGE}"
-_AT_END = rf"(?i){_EDGE}$"
+_AT_START, _AT_END = at_edges(CROPPED)
 # "... (3/12) | stock photo"
 _CROPS = 2
 
@@ -88,14 +88,21 @@ def too_long(captions: pa.StringArray, config: CurateConfig) -> pa.StringArray:
 
 
 def repetitive(captions: pa.StringArray, config: CurateConfig) -> pa.StringArray:
-    """Too small a share of distinct words ("sale sale sale"; Sharma et al. 2018, section 3.2)."""
-    words = pc.split_pattern(pc.utf8_lower(captions), " ")
+    """Too small a share of distinct words ("Sale, sale, SALE!"; Sharma et al. 2018, section 3.2).
+
+    In text without spaces each character counts as a word, but no more than 20 of them in all.
+    """
+    apart = pc.replace_substring_regex(pc.utf8_lower(captions), _COMPARED, r" \1 ")
+    words = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(apart))
     pairs = pa.table(
         {"row": pc.list_parent_indices(words).cast(pa.int64()), "word": pc.list_flatten(words)}
     )
     distinct = pairs.group_by(["row", "word"]).aggregate([]).group_by("row")
     counted = distinct.aggregate([("word", "count")]).sort_by("row").column("word_count")
-    share = pc.divide(counted.cast(pa.float64()), pc.list_value_length(words).cast(pa.float64()))
+    whole = pc.list_value_length(words)
+    unspaced = pc.match_substring_regex(captions, f"[{_NO_SPACES}]")
+    whole = pc.if_else(unspaced, pc.min_element_wise(whole, _CHARACTERS), whole)
+    share = pc.divide(counted.cast(pa.float64()), whole.cast(pa.float64()))
     mask = pc.less(share, config.min_distinct_words)
     return dropped_where(one_chunk(mask), Reason.CAPTION_REPETITIVE)
 
@@ -106,6 +113,8 @@ def boilerplate(captions: pa.StringArray, config: CurateConfig) -> pa.StringArra
     "A dog on a beach, photographed on 3 May 2019" is kept whole, "photographed on 3 May 2019"
     goes.
     """
+    if not config.drop_boilerplate:
+        return pa.nulls(len(captions), pa.string())
     left = captions
     for pattern in _BOILERPLATE:
         left = pc.replace_substring_regex(left, pattern, " ")

@@ -1,14 +1,12 @@
 """The command `python -m pipelines.curate`."""
 
-import dataclasses
-import re
-import typing
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from pipelines import commands, ledger, progress, storage
+from pipelines import commands, ledger, progress
+from pipelines.config_files import configured
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.transform import write_curated
 from pipelines.layout import join
@@ -76,8 +74,7 @@ def curate(
         "short_side": short_side,
         "encoding": encoding,
     }
-    given = {name: value for name, value in options.items() if value is not None}
-    thresholds = _thresholds(read_config(config) if config else {}, given)
+    thresholds = configured(_DEFAULT, config or "", options)
     engine = commands.engine(processes)
     rows = _fetched_rows(fetched)
     shown = progress.on_terminal(partial(progress.rows_done, output), "rows", rows, quiet=quiet)
@@ -85,17 +82,6 @@ def curate(
         finished = write_curated(fetched, output, join(output, _REJECTS), thresholds, engine)
     print("\n".join(commands.funnel_lines(finished.funnel)))
     print(f"{finished.rows:,} pairs in {output}")
-
-
-def _thresholds(read: dict[str, Any], given: dict[str, Any]) -> CurateConfig:
-    """What the file says, and the options over it; errors name an option as it is written."""
-    try:
-        return CurateConfig(**read | given)
-    except ValueError as error:
-        text = str(error)
-        for name in given:
-            text = re.sub(rf"\b{name}\b", "--" + name.replace("_", "-"), text)
-        raise ValueError(text) from error
 
 
 def _fetched_rows(fetched: str) -> int:
@@ -111,44 +97,6 @@ def _fetched_rows(fetched: str) -> int:
             f"python -m pipelines.crawl.fetch CANDIDATES --output {fetched}"
         )
     return done.funnel.kept
-
-
-def read_config(path: str) -> dict[str, Any]:
-    """Fields of `CurateConfig` from a JSON object.
-
-    Raises:
-        ValueError: if it holds anything else.
-    """
-    found = storage.read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold a JSON object of CurateConfig's fields")
-    kinds = typing.get_type_hints(CurateConfig)
-    unknown = sorted(set(found) - set(kinds))
-    if unknown:
-        known = ", ".join(field.name for field in dataclasses.fields(CurateConfig))
-        raise ValueError(f"{path} names {', '.join(unknown)}, which is not one of {known}")
-    for name, value in found.items():
-        if not _fits(value, kinds[name]):
-            raise ValueError(f"{path}: {name} is {value!r}, which is not {_words(kinds[name])}")
-    return {n: tuple(v) if isinstance(v, list) else v for n, v in found.items()}
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    if typing.get_origin(kind) is Literal:
-        return value in typing.get_args(kind)
-    if typing.get_origin(kind) is tuple:
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return whole if kind is int else isinstance(value, kind) or (kind is float and whole)
-
-
-def _words(kind: Any) -> str:
-    if typing.get_origin(kind) is Literal:
-        return f"one of {', '.join(typing.get_args(kind))}"
-    if typing.get_origin(kind) is tuple:
-        return "a list of texts"
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    return words[kind]
 
 
 def main() -> None:

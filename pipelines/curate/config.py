@@ -8,6 +8,7 @@ from PIL import Image
 DETECTORS = ("cld3", "lid176")
 ENCODINGS = ("png", "jpeg", "webp")
 SHARMA_RULES = (
+    "boilerplate_edge",
     "noun",
     "determiner",
     "preposition",
@@ -34,6 +35,7 @@ class CurateConfig:
         max_noun_ratio: for the rule `noun_ratio`, greatest share of nouns among the words.
         max_capital_ratio: for the rule `capital_ratio`, greatest share of capitalised words.
         max_polarity: for the rule `polarity`, greatest polarity either way, 0 to 1.
+        drop_boilerplate: drop captions of which boilerplate leaves less than `min_words`.
         crop_boilerplate: cut boilerplate off the start and the end of captions (Sharma et al.
             2018, section 3.2), where enough words are left.
         language: ISO 639 code of the language that is kept.
@@ -67,6 +69,7 @@ class CurateConfig:
     max_noun_ratio: float = 0.8
     max_capital_ratio: float = 0.7
     max_polarity: float = 0.8
+    drop_boilerplate: bool = True
     crop_boilerplate: bool = False
     language: str = "en"
     detector: Literal["lid176", "cld3"] = "lid176"

@@ -10,6 +10,7 @@ class Reason(StrEnum):
     CAPTION_TOO_SHORT = "caption_too_short"
     CAPTION_TOO_LONG = "caption_too_long"
     CAPTION_REPETITIVE = "caption_repetitive"
+    CAPTION_BOILERPLATE_EDGE = "caption_boilerplate_edge"
     CAPTION_NO_NOUN = "caption_no_noun"
     CAPTION_NO_DETERMINER = "caption_no_determiner"
     CAPTION_NO_PREPOSITION = "caption_no_preposition"

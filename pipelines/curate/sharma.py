@@ -2,10 +2,11 @@
 
 Section 3.2, "Text-based Filtering", of "Conceptual Captions" (ACL 2018, P18-1238): candidates go
 that have no determiner, no noun or no preposition; a high noun ratio; a first word without a
-capital, or too many words with one; a token that the English Wikipedia has fewer than five times;
-a polarity that is too high or too low; or that a detector of pornography and profanity names. They
-give no thresholds. Their rule of token repetition is `pipelines.curate.captions.repetitive`, and
-their boilerplate is `boilerplate` and `cropped` there.
+capital, or too many words with one; a start or an end of certain patterns ("profile photo"); a
+token that the English Wikipedia has fewer than five times; a polarity that is too high or too low;
+or that a detector of pornography and profanity names. They give no thresholds. Their rule of token
+repetition is `pipelines.curate.captions.repetitive`, and what they cut off both ends is `cropped`
+there.
 
 They tagged with Google's service and counted in a dump of Wikipedia; what does it here, offline,
 is said in `pipelines.curate.speech`.
@@ -20,10 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.curate import speech
+from pipelines.curate.boilerplate import NO_CAPTION, at_edges
 from pipelines.curate.columns import dropped_where
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.reasons import Reason
 
+_NO_CAPTION_AT_EDGE = "|".join(f"(?:{edge})" for edge in at_edges(NO_CAPTION))
 _WORD = r"[\pL\pN][\pL\pN\pM'’-]*"
 
 
@@ -62,6 +65,12 @@ def packages(config: CurateConfig) -> list[str]:
             "pip install 'dalle-graph[captions]'"
         )
     return found
+
+
+def boilerplate_edge(captions: Captions, config: CurateConfig) -> pa.StringArray:
+    """Begins or ends with what no caption is, "embedded image permalink" for instance."""
+    found = pc.match_substring_regex(captions.texts, _NO_CAPTION_AT_EDGE)
+    return dropped_where(found, Reason.CAPTION_BOILERPLATE_EDGE)
 
 
 def no_noun(captions: Captions, config: CurateConfig) -> pa.StringArray:
@@ -124,6 +133,7 @@ class Rule(NamedTuple):
 
 # By their names in `CurateConfig.sharma_rules`, in the order in which they are asked.
 RULES = {
+    "boilerplate_edge": Rule(boilerplate_edge),
     "noun": Rule(no_noun, "textblob"),
     "determiner": Rule(no_determiner, "textblob"),
     "preposition": Rule(no_preposition, "textblob"),

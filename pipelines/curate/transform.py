@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from importlib.metadata import version
 
-import imagehash
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +16,7 @@ from pipelines.curate.curator import Curator
 from pipelines.curate.measure import hashed_size
 from pipelines.curate.repeated import Repeated, count_repeated
 from pipelines.curate.sharma import packages
+from pipelines.dedupe import hashes
 from pipelines.layout import Layout
 from pipelines.ledger import Finished
 from pipelines.runners import Engine
@@ -124,7 +124,7 @@ def _provenance(config: CurateConfig) -> dict[str, str]:
         "config": json.dumps(dataclasses.asdict(config), sort_keys=True),
         "config_hash": ledger.fingerprint(code_versions.CURATE, config, []),
         "code_version": code_versions.CURATE,
-        "hash_algorithm": f"imagehash.phash, imagehash {imagehash.__version__}",
+        **hashes.provenance(),
         "hashed_picture": hashed_size(config.short_side),
         "decoders": ", ".join(f"{name} {version(name)}" for name in _DECODERS),
         "caption_tools": ", ".join(f"{name} {version(name)}" for name in tools),

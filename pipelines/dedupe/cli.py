@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipelines import commands, ledger, progress
+from pipelines.config_files import configured
 from pipelines.dedupe import overlap
 from pipelines.dedupe.config import DedupeConfig, Mode
 from pipelines.dedupe.reference_cli import per_cents
@@ -29,12 +30,12 @@ def dedupe(
         str, typer.Option(metavar="DIR", help="Directory or fsspec URL of the dataset.")
     ],
     mode: Annotated[
-        Mode,
+        Mode | None,
         typer.Option(
             help="What becomes of reference copies: dropped, kept with dup_of set, or kept and "
-            "their references listed in _overlap/ for the evaluation."
+            f"their references listed in _overlap/ for the evaluation [{_DEFAULT.mode}]."
         ),
-    ] = Mode.DROP,
+    ] = None,
     earlier: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,13 +43,28 @@ def dedupe(
             help="Output of an earlier batch: its pictures are repeats here. May repeat.",
         ),
     ] = None,
-    radius: Annotated[int, typer.Option(help="64-bit distance of candidates.")] = _DEFAULT.radius,
-    confirm: Annotated[int, typer.Option(help="256-bit distance of copies.")] = _DEFAULT.confirm,
-    crops: Annotated[str, typer.Option(help="As the index was built.")] = "3,6,10",
-    cuts: Annotated[str, typer.Option(help="As the index was built.")] = "",
+    radius: Annotated[
+        int | None, typer.Option(help=f"64-bit distance of candidates [{_DEFAULT.radius}].")
+    ] = None,
+    confirm: Annotated[
+        int | None, typer.Option(help=f"256-bit distance of copies [{_DEFAULT.confirm}].")
+    ] = None,
+    crops: Annotated[str | None, typer.Option(help="As the index was built [3,6,10].")] = None,
+    cuts: Annotated[str | None, typer.Option(help="As the index was built [none].")] = None,
     near_repeats: Annotated[
-        bool, typer.Option(help="Drop near-identical pictures, not only equal files.")
-    ] = _DEFAULT.near_repeats,
+        bool | None,
+        typer.Option(
+            "--near-repeats/--no-near-repeats",
+            help="Drop near-identical pictures, not only equal files, which is the default.",
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Any of pipelines.dedupe.config.DedupeConfig by name; options go before it.",
+        ),
+    ] = None,
     verify: Annotated[
         int, typer.Option(min=0, help="Pairs compared with every reference by brute force.")
     ] = 1000,
@@ -62,24 +78,27 @@ def dedupe(
     \b
     python -m pipelines.dedupe curated --index coco --output deduped --mode report
     """
-    config = DedupeConfig(
-        mode=mode,
-        radius=radius,
-        confirm=confirm,
-        crops=per_cents(crops),
-        cuts=per_cents(cuts),
-        near_repeats=near_repeats,
-    )
+    options = {
+        "mode": mode,
+        "radius": radius,
+        "confirm": confirm,
+        "crops": per_cents(crops),
+        "cuts": per_cents(cuts),
+        "near_repeats": near_repeats,
+    }
+    recipe = configured(_DEFAULT, config or "", options)
     _require(curated, f"python -m pipelines.curate FETCHED --output {curated}")
     _require(index, f"python -m pipelines.dedupe.reference_index IMAGES --output {index}")
     for directory in earlier or ():
         _require(directory, f"python -m pipelines.dedupe CURATED --output {directory}")
-    places = Places(curated, index, output, join(output, _REJECTS), tuple(earlier or ()))
+    places = Places(
+        curated, index, output, join(output, _REJECTS), {place: place for place in earlier or ()}
+    )
     engine = commands.engine(processes)
     rows = ledger.require_success(curated).rows
     with progress.on_terminal(partial(progress.rows_done, output), "rows", rows):
-        finished = write_deduped(places, config, engine)
-    left = remaining_copies(output, index, config, verify)
+        finished = write_deduped(places, recipe, engine)
+    left = remaining_copies(output, index, recipe, verify)
     if left:
         raise ValueError(
             f"{len(left)} of {verify} pairs are still reference copies, the first is {left[0].uid} "

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from pipelines import parquet
 from pipelines.layout import join
-from pipelines.schemas import UID_BYTES
+from pipelines.schemas import OVERLAP_FILE, UID_BYTES
 
-FILE = "_overlap/overlapping_references.parquet"
+FILE = OVERLAP_FILE
 OVERLAP = pa.schema(
     [
         pa.field("reference", pa.string(), nullable=False),

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from pipelines import commands, progress, storage
+from pipelines.config_files import configured
 from pipelines.crawl.config import HttpConfig
 from pipelines.dedupe import measure
 from pipelines.dedupe.config import DedupeConfig
@@ -33,13 +34,27 @@ def build(
     name_column: Annotated[
         str | None, typer.Option(help="Of Parquet: names of the images.")
     ] = None,
-    crops: Annotated[str, typer.Option(help="Centred crops, per cent of a side.")] = "3,6,10",
+    crops: Annotated[
+        str | None, typer.Option(help="Centred crops, per cent of a side [3,6,10].")
+    ] = None,
     cuts: Annotated[
-        str, typer.Option(help="Per cent lost at one or two edges, e.g. 6; 16 hashes more each.")
-    ] = "",
+        str | None,
+        typer.Option(help="Per cent lost at one or two edges, e.g. 6; 16 hashes more each [none]."),
+    ] = None,
     measured: Annotated[
-        int, typer.Option(min=0, help="References attacked to measure the recall.")
-    ] = _DEFAULT.measured_references,
+        int | None,
+        typer.Option(
+            min=0,
+            help=f"References attacked to measure the recall [{_DEFAULT.measured_references}].",
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Any of pipelines.dedupe.config.DedupeConfig by name; options go before it.",
+        ),
+    ] = None,
     unrelated: Annotated[
         str | None,
         typer.Option(help="Images that copy no reference, to measure false flags; as IMAGES."),
@@ -61,9 +76,12 @@ def build(
     \b
     python -m pipelines.dedupe.reference_index coco/ --output coco_hash_index
     """
-    config = DedupeConfig(
-        crops=per_cents(crops), cuts=per_cents(cuts), measured_references=measured
-    )
+    options = {
+        "crops": per_cents(crops),
+        "cuts": per_cents(cuts),
+        "measured_references": measured,
+    }
+    recipe = configured(_DEFAULT, config or "", options)
     http = HttpConfig(contact, allow_networks=tuple(allow_network or ())) if contact else None
     source = ReferenceSource(images, image_column, name_column, http)
     others = ReferenceSource(unrelated, image_column, name_column, http) if unrelated else None
@@ -74,7 +92,7 @@ def build(
         return progress.Seen(len(storage.list_files(tasks, ".parquet")))
 
     with progress.on_terminal(look, "tasks of 256 images"):
-        finished = write_index(source, output, config, engine, others)
+        finished = write_index(source, output, recipe, engine, others)
     print("\n".join(commands.funnel_lines(finished.funnel)))
     for split, counts in finished.details["splits"].items():
         print(f"{split}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
@@ -92,12 +110,14 @@ def build(
     print(f"{finished.rows:,} hashes in {output}")
 
 
-def per_cents(text: str) -> tuple[int, ...]:
-    """`3,6,10` as numbers.
+def per_cents(text: str | None) -> tuple[int, ...] | None:
+    """`3,6,10` as numbers; None as it is.
 
     Raises:
         ValueError: if it is something else.
     """
+    if text is None:
+        return None
     try:
         return tuple(int(word) for word in text.split(",") if word)
     except ValueError as error:

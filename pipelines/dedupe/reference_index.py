@@ -155,12 +155,17 @@ def write_index(
 
 
 def reference_pictures(directory: str, names: Sequence[str]) -> dict[str, bytes]:
-    """Small WebP pictures of some references of a finished index, by name."""
+    """Small WebP pictures of some references of a finished index, by name.
+
+    Raises:
+        ValueError: if the file that holds them is not what was built.
+    """
     wanted = set(names)
-    found = {}
-    for batch in parquet.read_batches(
-        join(directory, REFERENCES_FILE), columns=["reference", "picture"]
-    ):
+    found: dict[str, bytes] = {}
+    if not wanted:
+        return found
+    url = search.built_file(directory, REFERENCES_FILE)
+    for batch in parquet.read_batches(url, columns=["reference", "picture"]):
         own = batch.filter(pc.is_in(batch.column("reference"), pa.array([*wanted], pa.string())))
         for row in own.to_pylist():
             found[row["reference"]] = row["picture"]

@@ -1,6 +1,5 @@
 """Which references of a build are new, and the joint tables of what was known and what is new."""
 
-import hashlib
 import logging
 from collections.abc import Sequence
 
@@ -13,7 +12,7 @@ from pipelines.dedupe.attacks import ATTACKS
 from pipelines.dedupe.config import DedupeConfig
 from pipelines.dedupe.reference_hashing import REFERENCES, Tables, Work
 from pipelines.dedupe.references import Listing, sample_order
-from pipelines.dedupe.search import HASHES_FILE
+from pipelines.dedupe.search import HASHES_FILE, file_sha256
 from pipelines.layout import join
 from pipelines.ledger import Finished
 
@@ -40,7 +39,7 @@ def known_tables(output: str, done: Finished | None, recipe: str) -> Tables:
         (HASHES_FILE, REFERENCES_FILE, QUERIES_FILE), hashing.SCHEMAS, strict=True
     ):
         url = join(output, name)
-        digest = hashlib.sha256(storage.read_bytes(url)).hexdigest() if storage.exists(url) else ""
+        digest = file_sha256(url) if storage.exists(url) else ""
         if digest != done.details["files"].get(name):
             log.warning("%s is not what was built; every reference is hashed again", url)
             return empty

@@ -159,9 +159,41 @@ class ReferenceIndex:
         return rows[near], places[near], distance[near]
 
 
+def built_file(directory: str, name: str) -> str:
+    """URL of a file of a finished index, whose bytes are those that the marker vouches for.
+
+    Raises:
+        FileNotFoundError: if the index or the file is not there.
+        ValueError: if it holds something else.
+    """
+    url = join(directory, name)
+    expected = ledger.require_success(directory).details["files"][name]
+    if file_sha256(url) != expected:
+        raise _changed(url)
+    return url
+
+
+def file_sha256(url: str) -> str:
+    """SHA-256 of a file in hex, read in pieces: pictures of all references are 400 MB.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+    """
+    fs, path = storage.filesystem(url)
+    with fs.open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _changed(url: str) -> ValueError:
+    return ValueError(
+        f"{url} is not what was built (its SHA-256 differs); delete the directory and build the "
+        "index again"
+    )
+
+
 def read_table(directory: str) -> HashTable:
-    """The hash table of a finished index directory."""
-    url = join(directory, HASHES_FILE)
+    """The hash table of a finished index directory, as it was built (`built_file`)."""
+    url = built_file(directory, HASHES_FILE)
     batches = parquet.read_batches(url, rows=65536)
     return HashTable.of(pa.Table.from_batches(batches, parquet.read_schema(url)))
 
@@ -186,12 +218,6 @@ def load_index(directory: str, content: str, config: DedupeConfig) -> ReferenceI
 
 @functools.lru_cache(maxsize=1)
 def _load_index(directory: str, content: str, config: DedupeConfig) -> ReferenceIndex:
-    finished = ledger.require_success(directory)
-    expected = finished.details["files"][HASHES_FILE]
-    found = hashlib.sha256(storage.read_bytes(join(directory, HASHES_FILE))).hexdigest()
-    if found != expected or finished.content != content:
-        raise ValueError(
-            f"{join(directory, HASHES_FILE)} is not what was built (its SHA-256 differs); delete "
-            "the directory and build the index again"
-        )
+    if ledger.require_success(directory).content != content:
+        raise _changed(join(directory, HASHES_FILE))
     return ReferenceIndex(read_table(directory), config)

@@ -26,6 +26,8 @@ from pipelines.shards import Processed, ShardStage, rejected
 DATASET = "deduped_pairs"
 _BATCH_ROWS = 1024
 _ROW_GROUP_ROWS = 512
+# What is said of curated pairs in their metadata, and is as true of those that stay.
+_OF_CURATION = [n.encode() for n in (*hashes.provenance(), "hashed_picture", "decoders")]
 
 
 class Reason(StrEnum):
@@ -45,14 +47,15 @@ class Places:
         index: finished `coco_hash_index`.
         output: where `deduped_pairs` go.
         rejects: where the dropped rows go.
-        earlier: deduped pairs of earlier batches, the earliest first; unfinished ones do not count.
+        earlier: name and directory of the deduped pairs of earlier batches, the earliest first;
+            unfinished ones do not count.
     """
 
     curated: str
     index: str
     output: str
     rejects: str
-    earlier: tuple[str, ...] = ()
+    earlier: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def dedupe_pairs(
@@ -76,7 +79,7 @@ def dedupe_pairs(
         index=layout.dataset(reference_index.DATASET),
         output=layout.dataset(DATASET, batch),
         rejects=layout.rejects(schemas.Stage.DEDUPE, batch),
-        earlier=tuple(layout.dataset(DATASET, name) for name in earlier),
+        earlier={name: layout.dataset(DATASET, name) for name in earlier},
     )
     return write_deduped(places, config, engine)
 
@@ -89,8 +92,9 @@ def write_deduped(places: Places, config: DedupeConfig, engine: Engine) -> Finis
     lists the references that were met.
 
     Returns:
-        The marker; its details count `no_decision` (kept pairs of too little contrast to decide),
-        `overlapping_references` and the `earlier` batches that were searched for repeats.
+        The marker; its details count `no_decision` (kept pairs of too little contrast to decide)
+        and `overlapping_references`, and list name and content of the `earlier_batches` that were
+        searched for repeats, the earliest first.
 
     Raises:
         FileNotFoundError: if the curated pairs or the index are not finished.
@@ -105,18 +109,18 @@ def write_deduped(places: Places, config: DedupeConfig, engine: Engine) -> Finis
             f"{built.details.get('cuts')}, not {parts[0]} and {parts[1]}; build the index again "
             "with this configuration"
         )
-    before = {d: done for d in places.earlier if (done := ledger.read_success(d)) is not None}
-    contents = [curated.content, built.content, *(done.content for done in before.values())]
+    before = finished_contents(places.earlier)
+    contents = [curated.content, built.content, *before.values()]
     fingerprint = ledger.fingerprint(code_versions.DEDUPE, config, contents)
     output = places.output
     shards = storage.list_files(places.curated, ".parquet")
     work = join(output, repeats.DIRECTORY, "work", fingerprint)
     done = ledger.read_success(output)
     if done is None or done.fingerprint != fingerprint:
-        find_repeats(shards, tuple(before), work, config, engine)
+        find_repeats(shards, [places.earlier[name] for name in before], work, config, engine)
     stage = ShardStage(
         dataset=DATASET,
-        schema=_schema(config, built),
+        schema=_schema(config, built, shards),
         processor=functools.partial(Deduper, places.index, built.content, work, config),
         output=output,
         rejects=places.rejects,
@@ -126,10 +130,25 @@ def write_deduped(places: Places, config: DedupeConfig, engine: Engine) -> Finis
         summarise=functools.partial(_summary, places=places, work=work, config=config),
     )
     finished = stage.run(
-        shards, engine, index=built.content, mode=str(config.mode), earlier=len(before)
+        shards,
+        engine,
+        index=built.content,
+        mode=str(config.mode),
+        earlier_batches=[list(one) for one in before.items()],
     )
     storage.remove(join(output, repeats.DIRECTORY, "work"), recursive=True)
     return finished
+
+
+def finished_contents(places: Mapping[str, str]) -> dict[str, str]:
+    """Name to content of the batches that are finished, of name to directory; order kept."""
+    markers = {name: ledger.read_success(directory) for name, directory in places.items()}
+    return {name: marker.content for name, marker in markers.items() if marker is not None}
+
+
+def searched_batches(finished: Finished) -> dict[str, str]:
+    """Name to content of the earlier batches whose pairs were repeats here, the earliest first."""
+    return dict(finished.details.get("earlier_batches", ()))
 
 
 class Deduper:
@@ -206,13 +225,15 @@ def _summary(
     return {"no_decision": count, "overlapping_references": met}
 
 
-def _schema(config: DedupeConfig, index: Finished) -> pa.Schema:
-    provenance = {
+def _schema(config: DedupeConfig, index: Finished, curated: Sequence[str]) -> pa.Schema:
+    """The contract's columns, and what made them; the hashes are those that curation made."""
+    found = (parquet.read_schema(curated[0]).metadata or {}) if curated else {}
+    provenance: dict[bytes | str, bytes | str] = {
         "config": json.dumps(dataclasses.asdict(config), sort_keys=True),
         "config_hash": ledger.fingerprint(code_versions.DEDUPE, config, []),
         "code_version": code_versions.DEDUPE,
         "index_content": index.content,
-        **hashes.provenance(),
+        **{name: found[name] for name in _OF_CURATION if name in found},
     }
     schema = schemas.DEDUPED_PAIRS
     return schema.with_metadata(dict(schema.metadata or {}) | provenance)

@@ -3,6 +3,7 @@
 faiss compares each pair with every row of the index, one after the other.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from pipelines import ledger, parquet, storage
 from pipelines.dedupe import reference_index
 from pipelines.dedupe.config import DedupeConfig
 from pipelines.dedupe.search import HashTable, Match, Queries, read_table
+from pipelines.dedupe.transform import DATASET, finished_contents, searched_batches
 from pipelines.layout import Layout
 
 _COLUMNS = ["uid", *Queries._fields, "dup_of"]
@@ -24,11 +26,27 @@ class Remaining(NamedTuple):
     match: Match
 
 
+def batches_not_searched(batch: str, layout: Layout, earlier: Sequence[str]) -> list[str]:
+    """Earlier batches that were not finished, or held something else, when `batch` was deduped.
+
+    A picture of theirs may then have stayed in both.
+
+    Args:
+        batch: a finished one.
+        layout: of the data root.
+        earlier: names of the batches before it.
+    """
+    marker = ledger.require_success(layout.dataset(DATASET, batch))
+    searched = set(searched_batches(marker).values())
+    now = finished_contents({name: layout.dataset(DATASET, name) for name in earlier})
+    return [name for name, content in now.items() if content not in searched]
+
+
 def verify_no_reference_copies(
     layout: Layout, batch: str, config: DedupeConfig, sample: int
 ) -> list[Remaining]:
     """`remaining_copies` of a crawl batch below the data root."""
-    directory = layout.dataset("deduped_pairs", batch)
+    directory = layout.dataset(DATASET, batch)
     return remaining_copies(directory, layout.dataset(reference_index.DATASET), config, sample)
 
 

@@ -85,6 +85,14 @@ def _contract_of_the_index(root: Path) -> None:
     pq.write_table(pq.read_table(part).drop_columns(["variant"]), part)
 
 
+def _order(root: Path) -> None:
+    marker = root / "data/deduped_pairs/batch=b" / ledger.SUCCESS
+    value = json.loads(marker.read_text())
+    assert [name for name, _ in value["details"]["earlier_batches"]] == ["a"]
+    value["details"]["earlier_batches"] = []
+    marker.write_text(json.dumps(value))
+
+
 SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "reference copy": (
         lambda root: whole_batches.write_references(root, whole_batches.names(0)[:1]),
@@ -105,6 +113,11 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
         _rows,
         "Batch a cannot be published, since curated_pairs_rows fails (",
         "uid seen before",
+    ),
+    "an earlier batch that was finished later": (
+        _order,
+        "Batch b cannot be published, since earlier_batches_searched fails (a was registered",
+        "launch deduped_pairs of b again",
     ),
     "a file cut off": (
         lambda root: (root / "data/token_grids/batch=b/part-00000.parquet").write_bytes(b"PAR1"),

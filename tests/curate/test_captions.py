@@ -32,6 +32,22 @@ def reason(caption: str, config: CurateConfig = CONFIG) -> str | None:
         "a view of the 2nd street in Boston",
         "the may flower sails 10 miles",
         "the Boeing 747 at the airport",
+        "a photograph of a Sunday market",
+        "spring flowers in may",
+        "image of 12 of the apostles",
+        "people photographed by the sea in summer clothes",
+        "a summer dress captured in spring light",
+        "photo taken at the Sunday market",
+        "photo from Mars 2020 rover landing site",
+        "the third march of the penguins",
+        "trains taken at 10:30 speed through Oslo",
+        "mai tai on a wooden table",
+        "a fall in the mountains of May",
+        "buy now, pay later, says the sign",
+        "dogs, dogs and more dogs",
+        "小さな茶色の犬が朝の浜辺を走っていて、その後ろを白い猫が追いかけているのが見えます。"
+        "空は青く、遠くには小さな船と灯台があり、子供たちは砂の城を作っています。",
+        "สุนัขสีน้ำตาลตัวเล็กกำลังวิ่งอยู่บนชายหาดในตอนเช้าที่มีแสงแดด",
         "犬が浜辺を走っている",
     ],
 )
@@ -57,7 +73,19 @@ def test_too_long() -> None:
 
 
 @pytest.mark.parametrize(
-    "caption", ["sale sale sale", "Buy buy BUY now buy", "cat cat cat dog dog"]
+    "caption",
+    [
+        "sale sale sale",
+        "Buy buy BUY now buy",
+        "cat cat cat dog dog",
+        "sale, sale, sale!",
+        "Sale! sale. SALE, sale? sale;",
+        "buy now, buy now! buy now.",
+        "«buy-now» buy/now (BUY) now",
+        "犬犬犬犬犬犬犬犬",
+        "犬、犬、犬、犬",
+        "かわいい犬" * 10,
+    ],
 )
 def test_repetition(caption: str) -> None:
     assert reason(caption) == Reason.CAPTION_REPETITIVE
@@ -105,6 +133,27 @@ def test_repetition(caption: str) -> None:
         "image may be subject to copyright",
         "view larger image",
         "d41d8cd98f00b204e9800998ecf8427e dog",
+        "photographed on the twelfth of May 2019",
+        "photographed on the twenty-first of May 2019",
+        "photographed in spring 2019",
+        "Photographed in the late summer of 2019 by Jane Doe",
+        "photographed by John Smith on 3 May 2019",
+        "photographed by J. R. Smith, 2019",
+        "photographed on 3 May 2019 by John Smith",
+        "Photographed on 12 mai 2019",
+        "Uploaded on 12. März 2019 at 10:30",
+        "photo taken on 1er août 2019",
+        "image posted on 12 de mayo de 2019",
+        "taken 3 grudnia 2019 in Oslo",
+        "Photographed on Sunday",
+        "photo was taken on Sunday morning by Jane Doe",
+        "Picture taken last Saturday, Oslo",
+        "photo taken in May",
+        "image (12) of 40",
+        "photo [3] / 17",
+        "my picture (2)",
+        "Photo taken at 10:30 am",
+        "uploaded at 10 pm",
     ],
 )
 def test_boilerplate(caption: str) -> None:
@@ -128,6 +177,12 @@ def test_boilerplate_is_cropped_on_request_where_enough_is_left(caption: str, le
     found = caption_texts([caption], CurateConfig(crop_boilerplate=True))
     assert found.to_pylist() == [left]
     assert caption_texts([f" {caption}\t"], CONFIG).to_pylist() == [caption]
+
+
+def test_boilerplate_is_kept_on_request() -> None:
+    kept = CurateConfig(drop_boilerplate=False)
+    assert reason("photographed on 12 May 2019", kept) is None
+    assert reason("IMG_1234.jpg", kept) == Reason.CAPTION_TOO_SHORT
 
 
 def test_words_are_counted_in_scripts_with_and_without_spaces() -> None:

@@ -8,7 +8,9 @@ import pytest
 from fetched_corpus import artwork, fetched_pairs, read_all, row
 
 from pipelines import progress
-from pipelines.curate.cli import read_config
+from pipelines.config_files import configured, read_config
+from pipelines.curate.config import CurateConfig
+from pipelines.dedupe.config import DedupeConfig, Mode
 from pipelines.layout import Layout
 
 
@@ -75,10 +77,43 @@ def test_what_cannot_be_done_is_one_sentence(
         ({"max_aspect": "wide"}, "not a number"),
         ({"formats": "PNG"}, "not a list of texts"),
         ({"encoding": "gif"}, "not one of png, jpeg, webp"),
+        ({"drop_boilerplate": 0}, "not true or false"),
     ],
 )
 def test_a_wrong_configuration_file_is_refused(value: object, message: str, tmp_path: Path) -> None:
     path = tmp_path / "curate.json"
     path.write_text(json.dumps(value))
     with pytest.raises(ValueError, match=message):
-        read_config(str(path))
+        read_config(str(path), CurateConfig)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"mode": "keep"}, "mode is 'keep', which is not one of drop, flag, report"),
+        ({"crops": [3, "6"]}, "not a list of whole numbers"),
+        ({"radius": 65}, "curate.json: radius must be 0 to 64 bits"),
+        ({"confirms": 4}, "names confirms, which is not one of mode, radius, confirm"),
+    ],
+)
+def test_a_wrong_recipe_of_the_deduplication_is_refused(
+    value: object, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "curate.json"
+    path.write_text(json.dumps(value))
+    with pytest.raises(ValueError, match=message):
+        configured(DedupeConfig(), str(path), {})
+
+
+def test_a_file_goes_over_the_recipe_and_options_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "dedupe.json"
+    path.write_text(json.dumps({"mode": "report", "radius": 7, "crops": [4], "min_contrast": 3}))
+    found = configured(DedupeConfig(repeat_colour=2), str(path), {"radius": 8, "cuts": None})
+    expected = DedupeConfig(Mode.REPORT, radius=8, crops=(4,), min_contrast=3.0, repeat_colour=2)
+    assert found == expected
+    assert isinstance(found.mode, Mode)
+    assert isinstance(found.min_contrast, float)
+    with pytest.raises(ValueError, match="and the options: --radius must be"):
+        configured(DedupeConfig(), str(path), {"radius": 65})
+    with pytest.raises(FileNotFoundError, match=r"there is no .*; write DedupeConfig's"):
+        configured(DedupeConfig(), str(tmp_path / "nothing.json"), {})

@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import io
+from importlib.metadata import version
 from pathlib import Path
 
 import imagehash
@@ -11,6 +12,7 @@ from PIL import Image
 
 from pipelines import ledger, parquet, schemas, storage
 from pipelines.curate.config import CurateConfig
+from pipelines.curate.language import load_detector
 from pipelines.curate.reasons import Reason
 from pipelines.curate.transform import curate_pairs
 from pipelines.layout import Layout
@@ -69,6 +71,9 @@ def test_every_rule_drops_its_row_for_its_own_reason(layout: Layout) -> None:
         found = rejects[f"http://example.org/{number}"]
         assert (found["reason"], found["caption_raw"]) == (reason, caption)
         assert found["stage"] == schemas.Stage.CURATE
+    detected = load_detector(CONFIG.detector)([CASES[Reason.LANGUAGE][0]])
+    (detail,) = [r["detail"] for r in rejects.values() if r["reason"] == Reason.LANGUAGE]
+    assert detail == f"de {detected.score[0].as_py():.2f}"
 
 
 def test_exhibits_are_there_for_everything_that_is_a_picture(layout: Layout) -> None:
@@ -88,7 +93,13 @@ def test_only_fetched_rows_come_in_and_all_have_an_outcome(layout: Layout) -> No
 def test_kept_rows_hold_what_the_contract_says(layout: Layout) -> None:
     table = read_all(layout.dataset("curated_pairs", "a"))
     assert schemas.violations(schemas.CURATED_PAIRS, table.schema) == []
-    assert b"config_hash" in (table.schema.metadata or {})
+    told = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+    assert told["config_hash"]
+    for package in ("imagehash", "numpy", "pillow", "scipy"):
+        assert told[package] == version(package)
+    assert "hash sizes 8 and 16" in told["hash_algorithm"]
+    assert told["hashed_picture"] == "short side at least 256, or the original's if less"
+    assert f"simplejpeg {version('simplejpeg')}" in told["decoders"]
     originals = {
         r["uid"]: r["image"] for r in read_all(layout.dataset("fetched_pairs", "a")).to_pylist()
     }

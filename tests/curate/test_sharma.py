@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.curate import sharma
-from pipelines.curate.captions import caption_reasons
+from pipelines.curate.captions import caption_reasons, caption_texts
 from pipelines.curate.config import SHARMA_RULES, CurateConfig
 from pipelines.curate.reasons import Reason
 from pipelines.curate.sharma import RULES, packages
@@ -11,6 +11,11 @@ from pipelines.curate.speech import parts_of_speech, unknown_words
 CONFIG = CurateConfig()
 # A caption that breaks the rule, one that does not, and the reason.
 CASES = {
+    "boilerplate_edge": (
+        "Profile photo: a dog on the grass",
+        "A dog on the grass, with its profile photo in a frame",
+        Reason.CAPTION_BOILERPLATE_EDGE,
+    ),
     "noun": ("this is on it again", "running is on a table", Reason.CAPTION_NO_NOUN),
     "determiner": ("Dog on grass at night", "Dogs on their grass", Reason.CAPTION_NO_DETERMINER),
     "preposition": ("The dog is asleep", "The dog under tables", Reason.CAPTION_NO_PREPOSITION),
@@ -49,6 +54,15 @@ def test_each_rule_is_off_until_it_is_asked_for(name: str) -> None:
     only = CurateConfig(sharma_rules=(name,))
     assert caption_reasons(pa.array([bad, good]), only).to_pylist() == [word, None]
     assert caption_reasons(pa.array([bad, good]), CONFIG).to_pylist() == [None, None]
+
+
+@pytest.mark.parametrize(
+    "caption", ["A dog on the grass | Embedded image permalink", "no image available of this dog"]
+)
+def test_cutting_leaves_what_drops_a_caption_at_its_edge(caption: str) -> None:
+    config = CurateConfig(crop_boilerplate=True, sharma_rules=("boilerplate_edge",))
+    found = caption_texts([caption], config)
+    assert caption_reasons(found, config).to_pylist() == [Reason.CAPTION_BOILERPLATE_EDGE]
 
 
 def test_all_rules_together_keep_a_sentence() -> None:

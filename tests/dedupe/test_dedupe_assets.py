@@ -1,10 +1,14 @@
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
-from fetched_corpus import artwork, encoded, fetched_pairs, on_white, row
+from fetched_corpus import artwork, encoded, fetched_pairs, on_white, read_all, row
 
-from assets.dedupe import CHECKS, coco_hash_index, deduped_pairs
+from assets.dedupe import BATCH_CHECKS, CHECKS, coco_hash_index, deduped_pairs
+from assets.definitions import defs
+from assets.lib.home import UserError
 from assets.lib.partitions import crawl_batches
 from assets.lib.settings import Settings
 from pipelines.crawl.batches import CrawlBatch, Source, SourceKind, write_batch
@@ -78,3 +82,143 @@ def test_the_pages_show_recall_false_flags_and_what_was_caught(settings: Setting
     (caught,) = caught_copies(deduped, rejects, index, 9)
     assert (caught.reference, caught.caption) == ("snail.png", "a snail that was copied")
     assert caught.original[8:12] == b"WEBP"
+
+
+ORDER = next(check for check in BATCH_CHECKS if check.name == "earlier_batches_searched")
+
+
+def overlapping(settings: Settings) -> None:
+    """Curated batches a and b, registered in this order, that share the camel."""
+    layout = settings.layout
+    sources = (Source("list", SourceKind.URL_LIST, ("list.tsv",)),)
+    for number, (batch, own) in enumerate((("a", "cactus"), ("b", "sailboat"))):
+        write_batch(CrawlBatch(batch, sources), layout)
+        # The later caption says more.
+        text = "a camel" + " in the hot and dry desert" * number
+        rows = [
+            row(10 * number, f"{text} as an emoji", artwork()["camel"]),
+            row(10 * number + 1, f"a {own} as an emoji", artwork()[own]),
+        ]
+        fetched_pairs(layout, batch, rows)
+        curate_pairs(batch, layout, CURATE, Engine())
+
+
+def kept(settings: Settings) -> dict[str, list[str]]:
+    found = {b: read_all(settings.layout.dataset("deduped_pairs", b)) for b in "ab"}
+    return {b: sorted(table.column("url").to_pylist()) for b, table in found.items()}
+
+
+def test_batches_in_any_order_keep_the_same_once_the_check_passes(
+    settings: Settings,
+) -> None:
+    overlapping(settings)
+    materialize(settings, coco_hash_index)
+    for batch in "ab":
+        done = materialize(settings, deduped_pairs, batch)
+        assert all(check.passed for check in done.get_asset_check_evaluations())
+    in_order = kept(settings)
+    assert [len(in_order[batch]) for batch in "ab"] == [2, 1]
+
+    for batch in "ab":
+        shutil.rmtree(settings.layout.dataset("deduped_pairs", batch))
+    for batch in "ba":
+        materialize(settings, deduped_pairs, batch)
+        assert ORDER.problem(settings, batch) is None
+    assert [len(urls) for urls in kept(settings).values()] == [2, 2]
+    problem = ORDER.problem(settings, "b")
+    assert problem is not None
+    assert "a was registered earlier" in problem
+    assert "launch deduped_pairs of b again" in problem
+    materialize(settings, deduped_pairs, "b")
+    assert ORDER.problem(settings, "b") is None
+    assert kept(settings) == in_order
+
+
+def test_a_run_of_an_earlier_batch_that_has_begun_is_waited_for(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlapping(settings)
+    materialize(settings, coco_hash_index)
+    with dg.instance_for_test() as instance:
+        instance.add_dynamic_partitions(crawl_batches.name, ["a", "b"])
+        begun = instance.create_run_for_job(
+            defs.resolve_job_def("collect_pairs"),
+            tags={"dagster/partition": "a"},
+            status=dg.DagsterRunStatus.STARTED,
+        )
+        naps: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            """The first time nothing happens; before the second the other run ends."""
+            naps.append(seconds)
+            if len(naps) == 2:
+                materialize(settings, deduped_pairs, "a")
+                instance.report_run_canceled(begun)
+
+        monkeypatch.setattr("assets.dedupe.time", SimpleNamespace(sleep=sleep))
+        done = dg.materialize(
+            [deduped_pairs], resources={"settings": settings}, instance=instance, partition_key="b"
+        )
+    assert done.success
+    assert len(naps) == 2
+    assert ORDER.problem(settings, "b") is None
+    assert [len(urls) for urls in kept(settings).values()] == [2, 1]
+
+
+def test_a_file_of_the_deployment_chooses_the_mode(settings: Settings, tmp_path: Path) -> None:
+    materialize(settings, coco_hash_index)
+    layout = settings.layout
+    write_batch(CrawlBatch("a", (Source("list", SourceKind.URL_LIST, ("l.tsv",)),)), layout)
+    copy = row(1, "a snail that was copied", encoded(on_white(artwork()["snail"]), "JPEG"))
+    fetched_pairs(layout, "a", [copy])
+    curate_pairs("a", layout, CURATE, Engine())
+    file = tmp_path / "dedupe.json"
+    file.write_text('{"mode": "report"}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DALLE_DEDUPE_CONFIG", str(file))
+        path = Settings.from_environment().dedupe_config
+    told = Settings(
+        data_root=settings.data_root,
+        recipe="demo",
+        reference_images=settings.reference_images,
+        processes=1,
+        dedupe_config=path,
+    )
+    materialize(told, deduped_pairs, "a")
+    found = read_all(layout.dataset("deduped_pairs", "a")).to_pylist()
+    assert [pair["dup_of"] for pair in found] == ["snail.png"]
+    # The recipe's own fields stay, and the file counts in the fingerprint.
+    assert not told.stages().dedupe.near_repeats
+    materialize(settings, deduped_pairs, "a")
+    assert read_all(layout.dataset("deduped_pairs", "a")).num_rows == 0
+
+
+@pytest.mark.parametrize("stage", ["curate", "dedupe"])
+def test_a_wrong_field_is_one_sentence_that_names_the_file(
+    settings: Settings, tmp_path: Path, stage: str
+) -> None:
+    file = tmp_path / "rules.json"
+    file.write_text('{"min_sides": 3}')
+    told = settings.model_copy(update={f"{stage}_config": str(file)})
+    with pytest.raises(UserError) as error:
+        told.stages()
+    variable = f"DALLE_{stage.upper()}_CONFIG"
+    assert str(error.value).startswith(f"{variable}: {file} names min_sides, which is not one of")
+    assert "\n" not in str(error.value)
+
+
+def test_an_earlier_batch_that_holds_something_else_since_is_named(settings: Settings) -> None:
+    overlapping(settings)
+    materialize(settings, coco_hash_index)
+    for batch in "ab":
+        materialize(settings, deduped_pairs, batch)
+    assert ORDER.problem(settings, "b") is None
+    fetched_pairs(settings.layout, "a", [row(5, "a snowman as an emoji", artwork()["cactus"])])
+    curate_pairs("a", settings.layout, CURATE, Engine())
+    materialize(settings, deduped_pairs, "a")
+    problem = ORDER.problem(settings, "b")
+    assert problem is not None
+    assert "launch deduped_pairs of b again" in problem
+    materialize(settings, deduped_pairs, "b")
+    # What only b has now is kept there.
+    assert [len(urls) for urls in kept(settings).values()] == [1, 2]

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -42,12 +43,17 @@ def test_an_index_is_built_and_a_batch_is_deduplicated_without_dagster(tmp_path:
 
     out = tmp_path / "out"
     command = [layout.dataset("curated_pairs", "a"), "--index", index, "--output", out]
-    done = run("pipelines.dedupe", *command, "--mode", "report")
+    config = tmp_path / "dedupe.json"
+    config.write_text('{"mode": "report", "min_contrast": 3.5, "repeat_radius": 3}')
+    done = run("pipelines.dedupe", *command, "--config", config, "--confirm", 50)
     assert done.returncode == 0, done.stderr
     assert "1 reference images are overlapped with" in done.stdout
     table = pq.read_table(out / "part-00000.parquet")
     assert schemas.violations(schemas.DEDUPED_PAIRS, table.schema) == []
     assert set(table.column("dup_of").to_pylist()) == {"snail.png", None}
+    recipe = json.loads((table.schema.metadata or {})[b"config"])
+    told = [recipe[name] for name in ("mode", "min_contrast", "repeat_radius", "confirm")]
+    assert told == ["report", 3.5, 3, 50]
     overlap = pq.read_table(out / "_overlap" / "overlapping_references.parquet")
     assert overlap.column("reference").to_pylist() == ["snail.png"]
 
@@ -63,6 +69,11 @@ def test_an_index_is_built_and_a_batch_is_deduplicated_without_dagster(tmp_path:
     [
         ("pipelines.dedupe.reference_index", ("nowhere", "--output", "x"), "give the folder of"),
         ("pipelines.dedupe.reference_index", ("x", "--output", "x", "--crops", "a"), "3,6,10"),
+        (
+            "pipelines.dedupe.reference_index",
+            ("x", "--output", "y", "--config", "nowhere"),
+            "write DedupeConfig's fields into it",
+        ),
         (
             "pipelines.dedupe",
             ("nowhere", "--index", "x", "--output", "y"),

@@ -1,5 +1,7 @@
 import dataclasses
 import hashlib
+import json
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,6 +122,33 @@ def test_rows_add_up_and_keep_the_contract(world: World) -> None:
     assert schemas.violations(schemas.DEDUPED_PAIRS, found.schema) == []
 
 
+def test_the_hashes_say_what_made_them_when_the_pairs_were_curated(
+    world: World, tmp_path: Path
+) -> None:
+    other = Layout(str(tmp_path))
+    shutil.copytree(world.layout.dataset("curated_pairs", "a"), other.dataset("curated_pairs", "a"))
+    (tmp_path / "coco_hash_index").symlink_to(Path(world.layout.root) / "coco_hash_index")
+    older = {
+        b"numpy": b"0.1",
+        b"scipy": b"0.2",
+        b"hashed_picture": b"whole",
+        b"decoders": b"eyes 1",
+    }
+    parts = sorted(Path(other.dataset("curated_pairs", "a")).glob("*.parquet"))
+    for part in parts:
+        table = pq.read_table(part)
+        pq.write_table(table.replace_schema_metadata(table.schema.metadata | older), part)
+    marker = Path(other.dataset("curated_pairs", "a"), ledger.SUCCESS)
+    size = sum(part.stat().st_size for part in parts)
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | {"bytes": size}))
+    dedupe_pairs("a", other, CONFIG, Engine())
+    made_with = read_all(world.layout.dataset("curated_pairs", "a")).schema.metadata
+    told = read_all(other.dataset("deduped_pairs", "a")).schema.metadata
+    assert older.items() <= told.items()
+    for name in (b"hash_algorithm", b"imagehash", b"pillow"):
+        assert told[name] == made_with[name]
+
+
 def test_brute_force_finds_nothing_left_and_would_find_a_copy(world: World) -> None:
     assert verify_no_reference_copies(world.layout, "a", CONFIG, 1000) == []
     try:
@@ -234,6 +263,9 @@ def test_a_changed_index_is_not_read(world: World, tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(ValueError, match="build the index again"):
         load_index(layout.dataset("coco_hash_index"), built.content, CONFIG)
+    (tmp_path / "data" / "deduped_pairs").symlink_to(Path(world.layout.root) / "deduped_pairs")
+    with pytest.raises(ValueError, match="build the index again"):
+        verify_no_reference_copies(layout, "a", CONFIG, 10)
 
 
 def test_other_crops_than_the_index_has_are_refused(world: World) -> None:

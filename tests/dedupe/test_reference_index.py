@@ -199,6 +199,10 @@ def test_the_index_says_what_it_was_made_with_and_shows_its_images(tmp_path: Pat
     pictures = reference_pictures(str(tmp_path / "index"), ["snail.png", "unknown"])
     assert list(pictures) == ["snail.png"]
     assert pictures["snail.png"][8:12] == b"WEBP"
+    file = tmp_path / "index" / "references" / "references.parquet"
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(ValueError, match=r"references.parquet is not what was built"):
+        reference_pictures(str(tmp_path / "index"), ["snail.png"])
 
 
 def test_a_given_set_of_unrelated_pictures_is_measured_against(tmp_path: Path) -> None:

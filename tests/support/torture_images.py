@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from fetched_corpus import encoded
+from icc_profiles import grey_of_light, light_of_lightness, lightness_of_cyan, linear_grey
 from PIL import Image, ImageCms
 
 from pipelines.curate.reasons import Reason
@@ -87,9 +88,17 @@ def many_frames(frames: int) -> bytes:
 def _bombs() -> dict[str, Torture]:
     webp = b"WEBPVP8X" + struct.pack("<I", 10) + b"\x02\0\0\0" + (16383).to_bytes(3, "little") * 2
     bitmap = struct.pack("<IiiHHIIiiII", 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0)
-    jpeg = bytearray(encoded(picture(), "JPEG"))
+    jpeg, lossy, avif = (bytearray(encoded(picture(), k)) for k in ("JPEG", "WEBP", "AVIF"))
     at = jpeg.index(b"\xff\xc0")
     jpeg[at + 5 : at + 9] = struct.pack(">HH", 65_500, 65_500)
+    # RFC 6386, section 9.1, and RFC 9649, section 3.4: 14 bits each.
+    at = lossy.index(b"\x9d\x01\x2a")
+    lossy[at + 3 : at + 7] = struct.pack("<HH", 16_383, 16_383)
+    lossless = bytearray(encoded(picture(), "WEBP", lossless=True))
+    at = lossless.index(b"VP8L") + 9
+    lossless[at : at + 4] = struct.pack("<I", 16_382 << 14 | 16_382)
+    at = avif.index(b"ispe") + 8
+    avif[at : at + 8] = struct.pack(">II", 16_383, 16_383)
     files = {
         "png": png(60_000, 60_000, 8, 2, b"\0" * 100),
         "png over the cap": png(8001, 8000, 8, 2, b"\0" * 100),
@@ -97,6 +106,9 @@ def _bombs() -> dict[str, Torture]:
         "webp": b"RIFF" + struct.pack("<I", len(webp)) + webp + b"\0" * 400,
         "bmp": b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + bitmap + b"\0" * 400,
         "jpeg": bytes(jpeg),
+        "lossy webp": bytes(lossy),
+        "lossless webp": bytes(lossless),
+        "avif": bytes(avif),
     }
     found = {f"bomb: {name}": Torture(d, Reason.TOO_MANY_PIXELS) for name, d in files.items()}
     found["bomb: frames"] = Torture(many_frames(1001), Reason.TOO_MANY_FRAMES)
@@ -224,11 +236,35 @@ def _colours() -> dict[str, Torture]:
     without_marker = cmyk[:at] + cmyk[at + 2 + length :]
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     swapped = srgb.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
+    lightness = 100 * (1 - np.asarray(Image.fromarray(inks, "CMYK").getchannel("C")) / 255)
+    of_cyan = grey_of_light(light_of_lightness(lightness)).astype(np.uint8)
+    lit = grey_of_light(np.asarray(grey()) / 255).astype(np.uint8)
     red, green, blue = picture().split()
     crossed = Image.merge("RGB", (blue, green, red))
     return {
         "cmyk": Torture(cmyk, pixels=shown, tolerance=3),
         "cmyk without adobe's marker": Torture(without_marker, pixels=shown, tolerance=3),
+        "cmyk with a profile": Torture(
+            encoded(
+                Image.fromarray(inks, "CMYK"),
+                "JPEG",
+                quality=100,
+                subsampling=0,
+                icc_profile=lightness_of_cyan(),
+            ),
+            pixels=Image.fromarray(of_cyan).convert("RGB"),
+            tolerance=2,
+        ),
+        "grey with a profile": Torture(
+            encoded(grey(), icc_profile=linear_grey()),
+            pixels=Image.fromarray(lit).convert("RGB"),
+            tolerance=1,
+        ),
+        "grey jpeg with a profile": Torture(
+            encoded(grey(), "JPEG", quality=100, icc_profile=linear_grey()),
+            pixels=Image.fromarray(lit).convert("RGB"),
+            tolerance=2,
+        ),
         "srgb profile": Torture(encoded(picture(), icc_profile=srgb), pixels=picture()),
         "profile with red and blue swapped": Torture(
             encoded(crossed, icc_profile=swapped), pixels=picture(), tolerance=1.5
@@ -260,6 +296,9 @@ def _formats() -> dict[str, Torture]:
         ),
         "animated gif": Torture(encoded(flat, "GIF", **moving), pixels=flat.convert("RGB")),
         "animated png": Torture(encoded(picture(), "PNG", **moving), pixels=picture()),
+        "animated avif": Torture(
+            encoded(picture(), "AVIF", quality=95, **moving), pixels=picture(), tolerance=4
+        ),
         "animated webp": Torture(
             encoded(picture(), "WEBP", lossless=True, **moving), pixels=picture()
         ),
