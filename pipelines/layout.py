@@ -56,6 +56,11 @@ class Layout:
         return join(self.root, "token_dataset")
 
     @property
+    def takedowns(self) -> str:
+        """Directory of the takedown lists that were applied, each named by its hash."""
+        return join(self.root, "takedowns")
+
+    @property
     def samples(self) -> str:
         """Directory of the sampled pictures."""
         return join(self.root, "samples")

@@ -182,17 +182,31 @@ def require_inside(name: str, directory: str) -> str:
     return name
 
 
-def put_in_place(built: str, url: str, last: str) -> None:
+def put_in_place(built: str, url: str, last: str, shared: Mapping[str, str] | None = None) -> None:
     """Let a local directory appear at a URL, with the file `last` as what makes it complete.
 
     On a local disk, where it must be the same one, by one rename, and what lay there is gone; in a
     store file by file, that one last.
+
+    Args:
+        built: the local directory.
+        url: where it goes.
+        last: path of a file in it.
+        shared: more files, by their path in the directory: URLs in the same storage. A local disk
+            links them, so that they take no room; a store copies them itself, so that none of
+            their bytes passes through this machine.
     """
     fs, path = filesystem(url)
+    sources = {name: filesystem(source)[1] for name, source in (shared or {}).items()}
     if isinstance(fs, LocalFileSystem):
+        for name, source in sources.items():
+            os.makedirs(posixpath.dirname(f"{built}/{name}"), exist_ok=True)
+            os.link(source, f"{built}/{name}")
         shutil.rmtree(path, ignore_errors=True)
         os.rename(built, path)
         return
+    for name, source in sources.items():
+        fs.cp_file(source, f"{path}/{name}")
     for name in sorted(tree(built), key=lambda name: name == last):
         fs.put_file(f"{built}/{name}", f"{path}/{name}")
 

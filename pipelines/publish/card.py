@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from pipelines.publish.manifest import Manifest, StageRecord
 
@@ -20,12 +20,12 @@ metadata = pq.read_table("metadata")  # row i describes row i of `tokens`
 ```"""
 
 
-def render(manifest: Manifest, built: str) -> str:
+def render(manifest: Manifest, tokens: pa.Schema) -> str:
     """Text of `README.md`, in Markdown.
 
     Args:
         manifest: of the version, which has no name yet.
-        built: local directory that holds its tables.
+        tokens: schema of its token files, whose metadata says what made them.
     """
     lines = [
         f"# {manifest.title}",
@@ -57,7 +57,7 @@ def render(manifest: Manifest, built: str) -> str:
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {value} |" for name, value in _provenance(manifest, built)),
+        *(f"| {name} | {value} |" for name, value in _provenance(tokens)),
         "",
         "Random crops and BPE dropout cannot be drawn from one stored row: crops are fixed by uid "
         "and crop_id, and captions lie beside their canonical ids so that dropout is drawn at "
@@ -102,9 +102,8 @@ def _cell(value: Any) -> str:
     return str(value) if isinstance(value, str) else json.dumps(value)
 
 
-def _provenance(manifest: Manifest, built: str) -> list[tuple[str, str]]:
-    schema = pq.read_schema(f"{built}/{manifest.token_files[0].path}")
-    plain = {key.decode(): value.decode() for key, value in schema.metadata.items()}
+def _provenance(tokens: pa.Schema) -> list[tuple[str, str]]:
+    plain = {key.decode(): value.decode() for key, value in tokens.metadata.items()}
     return sorted((key, value) for key, value in plain.items() if key not in ("dataset", "row"))
 
 

@@ -5,12 +5,12 @@ card it holds no time and no version, so that equal rows give an equal file.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipelines.publish.manifest import METADATA, TOKENS, Manifest, PublishedFile
+from pipelines.publish.manifest import Manifest, PublishedFile
 
 _CONTEXT = {
     "@language": "en",
@@ -37,14 +37,13 @@ _PARQUET = "application/x-parquet"
 _PAPER = "https://arxiv.org/abs/2102.12092"
 
 
-def render(manifest: Manifest, built: str) -> str:
+def render(manifest: Manifest, tables: Mapping[str, pa.Schema]) -> str:
     """Text of `croissant.json`.
 
     Args:
         manifest: of the version, which has no name yet.
-        built: local directory that holds its tables.
+        tables: schema of each of its tables, by the table's name.
     """
-    tables = {TOKENS: manifest.token_files, METADATA: manifest.metadata_files}
     plain = [
         f for f in manifest.files if f not in (*manifest.token_files, *manifest.metadata_files)
     ]
@@ -59,10 +58,7 @@ def render(manifest: Manifest, built: str) -> str:
         "url": _PAPER,
         "isLiveDataset": False,
         "distribution": [*map(_file_set, tables), *map(_file_object, plain)],
-        "recordSet": [
-            _record_set(name, pq.ParquetFile(f"{built}/{files[0].path}").schema_arrow)
-            for name, files in tables.items()
-        ],
+        "recordSet": [_record_set(name, schema) for name, schema in tables.items()],
     }
     return json.dumps(described, indent=1, ensure_ascii=False) + "\n"
 

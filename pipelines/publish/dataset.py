@@ -12,19 +12,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import code_versions, ledger, parquet, schemas, storage
-from pipelines.crawl.consent.takedown import Takedown, read_takedown
+from pipelines.crawl.consent.takedown import Takedown
 from pipelines.encode.bpe import FILE_NAME as TOKENIZER_FILE
 from pipelines.encode.config import TOKEN_FILE_OPTIONS
 from pipelines.layout import Layout, join
 from pipelines.ledger import Funnel
 from pipelines.publish import versions
 from pipelines.publish.config import PublishConfig
-from pipelines.publish.filters import stage_filters
+from pipelines.publish.filters import curate_config_hash, stage_filters
 from pipelines.publish.inputs import BatchInput, agreed_provenance, read_input, token_rows
 from pipelines.publish.manifest import METADATA, TOKENS, Manifest, PublishedFile, read_manifest
 from pipelines.publish.samples import sample_pictures
 from pipelines.publish.shuffle import REPEATED, Shuffle, split
-from pipelines.publish.taken_down import TAKEN_DOWN, is_taken_down
+from pipelines.publish.taken_down import TAKEN_DOWN, is_taken_down, with_applied
 from pipelines.shards import rejected
 
 _READ_ROWS = 16_384
@@ -40,7 +40,8 @@ def publish(
     """Publish the token rows of `batches` as one version, and make it the current one.
 
     A pair that several batches found is published once, from the first of them by name; the
-    others, and the rows that `takedown` lists, are in `rejects`, under the version's name.
+    others, and the rows that `takedown` or a list applied before names, are in `rejects`, under
+    the version's name.
 
     Raises:
         FileNotFoundError: if a stage of a batch, or the tokenizer, is not finished.
@@ -62,10 +63,11 @@ def publish(
     if not any(batch.rows for batch in inputs):
         raise ValueError("the batches hold no token row to publish; crawl more before publishing")
     stages = [(r.fingerprint, r.content) for batch in inputs for r in batch.records]
-    takedown = takedown or read_takedown(None)
-    depends = [*(part for pair in stages for part in pair), takedown.sha256]
-    mark = ledger.fingerprint(code_versions.PUBLISH, config, depends)
     with versions.workspace(layout.token_dataset) as work:
+        # Read when nobody else of this machine can take down any more.
+        takedown = with_applied(layout, takedown)
+        depends = [*(part for pair in stages for part in pair), takedown.sha256]
+        mark = ledger.fingerprint(code_versions.PUBLISH, config, depends)
         manifest = _published(layout, mark)
         if manifest is None:
             manifest = _Builder(layout, config, inputs, provenance, takedown, mark, work).build()
@@ -121,14 +123,23 @@ class _Builder:
         counted = self._counted(self._rejects(shuffle), dropped)
         parquet.write(f"{self._work}/{_REJECTS}", counted, schemas.REJECTS)
         plain = schemas.token_grids(int(self._provenance["grid"]))
-        schema = plain.with_metadata({**plain.metadata, **self._provenance})
+        schema = plain.with_metadata({**plain.metadata, **self._provenance, **self._made_by()})
         files = self._write_parts(TOKENS, shuffle.rows(), schema, TOKEN_FILE_OPTIONS)
         if not files:
-            raise ValueError("everything in the batches was taken down; nothing to publish")
+            raise ValueError(
+                "everything in the batches was taken down; nothing to publish: crawl more, or "
+                f"correct the lists in {self._layout.takedowns} and at DALLE_CRAWL_TAKEDOWN"
+            )
         files += self._write_parts(METADATA, shuffle.rows(), schemas.TOKEN_METADATA, {})
         kept = sum(file.rows for file in files if file.path.startswith(f"{TOKENS}/"))
         Funnel(rows, kept, dropped).check("token_dataset")
         return dropped, files
+
+    def _made_by(self) -> dict[str, str]:
+        """What chose the rows and wrote the files; without the former if batches differ in it."""
+        facts = {"publish_code_version": code_versions.PUBLISH}
+        curated = curate_config_hash(self._layout, [batch.name for batch in self._inputs])
+        return facts | ({"curate_config_hash": curated} if curated else {})
 
     def _rejects(self, shuffle: Shuffle) -> Iterator[pa.RecordBatch]:
         """Fill and sort the shuffle; yields what is not published."""

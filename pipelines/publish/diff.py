@@ -1,5 +1,6 @@
 """`python -m pipelines.publish.diff`: what changed between two versions."""
 
+import json
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -61,7 +62,40 @@ def _file_keys(
     return found
 
 
-def changed_filters(old: Manifest, new: Manifest) -> list[str]:
+def changed_settings(old: Manifest, new: Manifest) -> list[str]:
+    """Thresholds and tools that differ, as far as the stages' files say which they were."""
+    before, after = _settings(old), _settings(new)
+    found = []
+    for dataset, setting in sorted({*before, *after}):
+        sides = [side.get((dataset, setting), {}) for side in (before, after)]
+        both = sides[0].keys() & sides[1].keys()
+        again = any(sides[0][batch] != sides[1][batch] for batch in both)
+        # A batch more changes nothing if another one had its value.
+        if again or set(sides[0].values()) != set(sides[1].values()):
+            found.append(f"{dataset} {setting}: {_values(sides[0])} -> {_values(sides[1])}")
+    return found
+
+
+def _settings(version: Manifest) -> dict[tuple[str, str], dict[str, str]]:
+    """Value by batch, as JSON, of each dataset's settings."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for stage in version.filters:
+        for setting, value in stage.settings.items():
+            values = dict.fromkeys(stage.batches, json.dumps(value, ensure_ascii=False))
+            found.setdefault((stage.dataset, setting), {}).update(values)
+    return found
+
+
+def _values(by_batch: dict[str, str]) -> str:
+    """The value, or each one with its batches where they differ."""
+    values = sorted(set(by_batch.values()))
+    if len(values) < 2:
+        return values[0] if values else "not said"
+    named = ([batch for batch in by_batch if by_batch[batch] == value] for value in values)
+    return ", ".join(f"{v} ({_few(batches)})" for v, batches in zip(values, named, strict=True))
+
+
+def changed_reasons(old: Manifest, new: Manifest) -> list[str]:
     """Rows dropped by stage and reason where the share of the stage's rows changed."""
     shares = [
         {
@@ -120,7 +154,8 @@ def lines(old: Manifest, new: Manifest) -> list[str]:
     parts = {
         "tokenizers, models and sizes": _facts(old, new),
         "batches and stages": changed_stages(old, new),
-        "rows dropped, and their share of what the stage read": changed_filters(old, new),
+        "settings of the filters": changed_settings(old, new),
+        "rows dropped, and their share of what the stage read": changed_reasons(old, new),
     }
     shown = [
         f"{old.version} -> {new.version}",

@@ -30,12 +30,25 @@ def stage_filters(layout: Layout, batches: Sequence[str]) -> tuple[StageFilters,
     )
 
 
+def curate_config_hash(layout: Layout, batches: Sequence[str]) -> str:
+    """Hash of the curation's configuration; empty if batches differ, or one does not say."""
+    found = {
+        _facts(layout.dataset("curated_pairs", batch)).get("config_hash", "") for batch in batches
+    }
+    return found.pop() if len(found) == 1 else ""
+
+
 def _settings(directory: str) -> dict[str, Any]:
-    """The same in every part of a directory, so the first one tells."""
+    facts = _facts(directory)
+    if "config" not in facts:
+        return {}
+    others = {name: value for name, value in facts.items() if name not in _OTHERS}
+    return json.loads(facts["config"]) | others
+
+
+def _facts(directory: str) -> dict[str, str]:
+    """Schema metadata, the same in every part of a directory, so the first one tells."""
     for url in storage.list_files(directory, ".parquet")[:1]:
         metadata = parquet.read_schema(url).metadata or {}
-        facts = {name.decode(): value.decode() for name, value in metadata.items()}
-        if "config" in facts:
-            others = {name: value for name, value in facts.items() if name not in _OTHERS}
-            return json.loads(facts["config"]) | others
+        return {name.decode(): value.decode() for name, value in metadata.items()}
     return {}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, NamedTuple
@@ -11,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
-from fsspec.implementations.local import LocalFileSystem
 
 from pipelines import code_versions, commands, ledger, parquet, schemas, storage
 from pipelines.crawl.consent.takedown import Takedown, read_takedown
@@ -19,7 +17,7 @@ from pipelines.encode.config import TOKEN_FILE_OPTIONS
 from pipelines.layout import Layout, join
 from pipelines.publish import versions
 from pipelines.publish.manifest import Manifest, PublishedFile, read_manifest
-from pipelines.publish.taken_down import COLUMNS, TAKEN_DOWN, is_taken_down
+from pipelines.publish.taken_down import COLUMNS, TAKEN_DOWN, is_taken_down, remember
 from pipelines.publish.use import Use, uses
 from pipelines.publish.versions import CARD, CROISSANT
 from pipelines.shards import rejected
@@ -47,7 +45,8 @@ def take_down(layout: Layout, takedown: Takedown) -> Removal:
     """Publish the current version again without the listed rows, and make that the current one.
 
     Only the part files that hold such rows are written; the others are linked, or copied by the
-    object store. Older versions stay until they are removed.
+    object store. The list counts for every later publication. Older versions stay until they are
+    removed.
 
     Raises:
         FileNotFoundError: if nothing is published.
@@ -60,11 +59,16 @@ def take_down(layout: Layout, takedown: Takedown) -> Removal:
         listed, saw = _listed(manifest, takedown), _saw(layout, takedown)
         parts = len(manifest.metadata_files)
         if not listed:
+            # Another batch, or a later one, may hold such rows.
+            remember(layout, takedown)
             return Removal(manifest, 0, 0, 2 * parts, saw)
-        taken = _Rebuilt(layout, manifest, listed, f"{work}/version", takedown).seal()
+        rebuilt = _Rebuilt(layout, manifest, listed, f"{work}/version", takedown)
+        taken = rebuilt.seal()
+        # Behind the refusal of a list that names every row, which would stop every publication.
+        remember(layout, takedown)
         if versions.current(layout) != manifest.version:
             raise ValueError("another version was published meanwhile; take down again")
-        versions.make_current(layout, taken)
+        versions.make_current(layout, taken, rebuilt.shared)
     return Removal(taken, manifest.rows - taken.rows, 2 * len(listed), 2 * parts, saw)
 
 
@@ -107,7 +111,11 @@ def _listed_by_batch(manifest: Manifest, takedown: Takedown) -> Counter[str]:
 
 
 class _Rebuilt:
-    """A version made from another one, in the local directory `built`."""
+    """A version made from another one, in the local directory `built`.
+
+    Attributes:
+        shared: URLs of the other version's files that this one has too, by their path.
+    """
 
     def __init__(
         self,
@@ -119,6 +127,7 @@ class _Rebuilt:
     ):
         self._layout, self._manifest, self._listed = layout, manifest, listed
         self._built, self._takedown = built, takedown
+        self.shared: dict[str, str] = {}
 
     def seal(self) -> Manifest:
         manifest = self._manifest
@@ -154,6 +163,7 @@ class _Rebuilt:
             ),
             self._rejects(gone),
             self._layout,
+            self.shared,
         )
 
     def _removed(self) -> Iterator[pa.Table]:
@@ -185,14 +195,8 @@ class _Rebuilt:
         return PublishedFile(file.path, written.rows, written.bytes, written.sha256)
 
     def _kept(self, file: PublishedFile) -> PublishedFile:
-        """An untouched file: linked on a local disk, so that it takes no room."""
-        fs, path = storage.filesystem(self._manifest.url(file))
-        target = f"{self._built}/{file.path}"
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        if isinstance(fs, LocalFileSystem):
-            os.link(path, target)
-        else:
-            fs.get_file(path, target)
+        """An untouched file, which is not written."""
+        self.shared[file.path] = self._manifest.url(file)
         return file
 
     def _rejects(self, gone: pa.Table) -> Iterator[pa.RecordBatch]:
@@ -240,10 +244,12 @@ def main(
 ) -> None:
     """Publish the current version again without the rows on LIST.
 
-    Writes only the part files that hold listed rows, makes the new version the current one, and
-    names the models and checkpoints that saw the rows. Older versions still hold them: remove
-    those with pipelines.publish.remove. Let DALLE_CRAWL_TAKEDOWN name the same list, so that
-    crawling and publishing leave the rows out from now on.
+    Writes only the part files that hold listed rows (the others are linked, or copied inside the
+    object store), makes the new version the current one, and names the models and checkpoints
+    that saw the rows. Every later publication leaves the rows out too: LIST is kept in takedowns/
+    below the data root. Older versions still hold them: remove those with
+    pipelines.publish.remove. Let DALLE_CRAWL_TAKEDOWN name the same list, so that they are not
+    crawled again.
 
     \b
     python -m pipelines.publish.takedown takedown.txt --data-root demo/data
@@ -252,7 +258,10 @@ def main(
         raise FileNotFoundError(f"{takedown}, the takedown list, is not there")
     done = take_down(Layout(data_root.rstrip("/")), read_takedown(takedown))
     if not done.rows:
-        typer.echo(f"no row of version {done.manifest.version} is on the list; nothing to remove")
+        typer.echo(
+            f"no row of version {done.manifest.version} is on the list; nothing to remove now, and "
+            "later publications leave its rows out"
+        )
     else:
         typer.echo(
             f"{done.rows:,} rows removed; {done.files} of {done.files_in_all} Parquet files "

@@ -1,9 +1,11 @@
-"""Which token rows a takedown list covers."""
+"""Which token rows a takedown list covers, and the lists that count for every publication."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.crawl.consent.takedown import Takedown
+from pipelines import storage
+from pipelines.crawl.consent.takedown import Takedown, merge, read_takedown
+from pipelines.layout import Layout, join
 
 TAKEN_DOWN = "taken_down"
 COLUMNS = ("uid", "url", "image_sha256")
@@ -32,3 +34,20 @@ def is_taken_down(rows: pa.RecordBatch | pa.Table, takedown: Takedown) -> pa.Arr
         listed_hosts = pc.is_in(hosts, value_set=pa.array(listed, pa.string()))
         found = pc.or_(found, listed_hosts)
     return found
+
+
+def remember(layout: Layout, takedown: Takedown) -> None:
+    """Let a list count for every later publication; the same one twice is the same file."""
+    plain = merge([takedown])
+    if text := plain.text():
+        storage.write_bytes(join(layout.takedowns, f"{plain.sha256}.txt"), text.encode())
+
+
+def with_applied(layout: Layout, takedown: Takedown | None) -> Takedown:
+    """The entries of a list, and of all that were applied to this data root before.
+
+    Raises:
+        ValueError: if a line of theirs is no entry, with the file and the line.
+    """
+    applied = [read_takedown(url) for url in storage.list_files(layout.takedowns, ".txt")]
+    return merge([takedown, *applied] if takedown else applied)

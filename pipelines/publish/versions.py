@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
@@ -22,6 +22,7 @@ from pipelines.publish.manifest import (
     METADATA,
     TOKENS,
     DatasetError,
+    Level,
     Manifest,
     PublishedFile,
     read_manifest,
@@ -75,22 +76,32 @@ def only_publication(directory: str) -> Iterator[None]:
 
 
 def seal(
-    built: str, manifest: Manifest, rejects: Iterable[pa.RecordBatch], layout: Layout
+    built: str,
+    manifest: Manifest,
+    rejects: Iterable[pa.RecordBatch],
+    layout: Layout,
+    shared: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Add card, Croissant file, manifest and marker to a version, and put it in its place.
 
     Args:
-        built: local directory with the files that `manifest` lists.
+        built: local directory with the files that `manifest` lists, but for those of `shared`.
         manifest: with `version` empty; the hash over all files becomes its name.
         rejects: the rows that are not in it.
         layout: of the data root.
+        shared: URLs of the files that another version has already, by their path.
 
     Returns:
         The manifest as a reader finds it; the version is not yet the current one.
     """
+    shared = shared or {}
+    tables = {
+        name: parquet.read_schema(shared.get(files[0].path, f"{built}/{files[0].path}"))
+        for name, files in ((TOKENS, manifest.token_files), (METADATA, manifest.metadata_files))
+    }
     described = {
-        CARD: card.render(manifest, built).encode(),
-        CROISSANT: croissant.render(manifest, built).encode(),
+        CARD: card.render(manifest, tables[TOKENS]).encode(),
+        CROISSANT: croissant.render(manifest, tables).encode(),
     }
     files = [*manifest.files, *(write_file(built, name, text) for name, text in described.items())]
     version = ledger.content_hash({file.path: file.sha256 for file in files})
@@ -110,7 +121,7 @@ def seal(
     # Before the version: one that is there is never looked at again.
     parquet.write(join(layout.rejects(Stage.PUBLISH, version), REJECTS), rejects, schemas.REJECTS)
     if ledger.read_success(target) is None:
-        storage.put_in_place(built, target, ledger.SUCCESS)
+        storage.put_in_place(built, target, ledger.SUCCESS, shared)
     return read_manifest(target)
 
 
@@ -121,23 +132,32 @@ def write_file(built: str, path: str, data: bytes) -> PublishedFile:
     return PublishedFile(path, 0, len(data), sha256(url))
 
 
-def make_current(layout: Layout, manifest: Manifest) -> None:
+def make_current(layout: Layout, manifest: Manifest, shared: Collection[str] = ()) -> None:
     """Let `CURRENT` name a version, if its files are whole and keep the contract.
+
+    Args:
+        layout: of the data root.
+        manifest: of the version.
+        shared: paths of files that the current version has too. A store copied them itself, so
+            there only their sizes are asked for: to hash them is to download them.
 
     Raises:
         DatasetError: if they do not; `CURRENT` stays as it is.
     """
-    _require_sound(manifest)
+    fs, _ = storage.filesystem(manifest.directory)
+    _require_sound(manifest, () if isinstance(fs, LocalFileSystem) else shared)
     pointer = join(layout.token_dataset, CURRENT)
     line = f"{_PREFIX}{manifest.version}\n".encode()
     if not storage.exists(pointer) or storage.read_bytes(pointer) != line:
         storage.write_bytes(pointer, line)
 
 
-def _require_sound(manifest: Manifest) -> None:
+def _require_sound(manifest: Manifest, copied: Collection[str]) -> None:
     tables = {TOKENS: schemas.token_grids(manifest.grid), METADATA: schemas.TOKEN_METADATA}
     try:
-        verify(manifest)
+        verify(manifest, Level.SIZES)
+        written = tuple(file for file in manifest.files if file.path not in copied)
+        verify(dataclasses.replace(manifest, files=written))
         for name, schema in tables.items():
             for problem in schema_problems(join(manifest.directory, name), schema):
                 raise DatasetError(problem)

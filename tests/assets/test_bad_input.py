@@ -1,5 +1,6 @@
 """Every wrong input: one sentence that says what to do, and an exit status that is not 0."""
 
+import dataclasses
 import os
 import shutil
 import socket
@@ -119,6 +120,17 @@ def test_settings_of_the_crawl(
     with pytest.raises(UserError, match=variable) as error:
         Settings.from_environment()
     assert said in str(error.value)
+
+
+def test_the_card_says_what_the_operator_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DALLE_RECIPE", "small")
+    plain = Settings.from_environment().stages().publish
+    monkeypatch.setenv("DALLE_DATASET_TITLE", "Our pairs")
+    monkeypatch.setenv("DALLE_DATASET_LICENCES", "CC0")
+    said = Settings.from_environment().stages().publish
+    assert said == dataclasses.replace(plain, title="Our pairs", licences="CC0")
+    monkeypatch.setenv("DALLE_DATASET_DESCRIPTION", "Drawings of animals.")
+    assert Settings.from_environment().stages().publish.description == "Drawings of animals."
 
 
 def test_data_may_lie_behind_a_url(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.crawl.consent.takedown import Takedown, read_takedown
+from pipelines.crawl.consent.takedown import Takedown, merge, read_takedown
 
 IMAGE = hashlib.sha256(b"the bytes of an image").digest()
 LIST = f"""\
@@ -139,6 +139,46 @@ def test_any_filesystem_and_line_end(tmp_path):
     assert listed.domains == {"example.org", "example.net", "example.com"}
     with pytest.raises(FileNotFoundError):
         read_takedown(str(tmp_path / "none.txt"))
+
+
+def _reread(found: Takedown, directory) -> Takedown:
+    path = directory / "written.txt"
+    path.write_text(found.text())
+    return read_takedown(str(path))
+
+
+def test_what_is_written_is_read_again(listed, tmp_path):
+    assert merge([_reread(listed, tmp_path)]) == merge([listed])
+    assert _reread(listed, tmp_path) == merge([listed])
+    assert "asked for" not in listed.text()
+
+
+def test_merged_lists_have_the_entries_of_all(listed, tmp_path):
+    path = tmp_path / "other.txt"
+    path.write_text(f"other.example\n{'ab' * 16}\nexample.org\n")
+    other = read_takedown(str(path))
+    both = merge([listed, other])
+    assert both == merge([other, listed, other])
+    assert both.domains == listed.domains | {"other.example"}
+    assert (both.urls, both.images, both.uids) == (listed.urls, {IMAGE}, {b"\xab" * 16})
+    assert merge([]) == read_takedown(None)
+
+
+_ENTRIES = st.sampled_from(LIST.splitlines()) | st.text(
+    st.characters(codec="utf-8", exclude_characters="\n"), max_size=20
+).map(lambda end: f"http://example.org/{end}")
+
+
+@given(st.lists(_ENTRIES, max_size=5))
+def test_any_list_that_is_read_is_read_again(tmp_path_factory, entries):
+    directory = tmp_path_factory.mktemp("lists")
+    path = directory / "takedown.txt"
+    path.write_bytes("\n".join(entries).encode())
+    try:
+        found = read_takedown(str(path))
+    except ValueError:
+        return
+    assert _reread(found, directory) == merge([found])
 
 
 @given(st.binary(max_size=200))

@@ -9,9 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import encoded_batches
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pytest
 import shard_stages
@@ -19,13 +22,15 @@ import tiny_training
 from deployment import REPOSITORY, FinishedSite, make_site, run_demo
 from encoded_batches import CONFIG
 from s3_server import BUCKET, s3_server
-from token_corpus import write_batch
+from token_corpus import MeanColour, write_batch
 
 from pipelines import ledger, parquet, storage
+from pipelines.crawl.consent.takedown import read_takedown
 from pipelines.layout import Layout, join
 from pipelines.publish import versions
 from pipelines.publish.dataset import publish
-from pipelines.publish.manifest import read_manifest, sha256, verify
+from pipelines.publish.manifest import PublishedFile, read_manifest, sha256, verify
+from pipelines.publish.takedown import take_down
 from pipelines.runners import Engine
 
 _roots = itertools.count()
@@ -205,6 +210,71 @@ def test_the_commands_take_a_url(layout: Layout, encoded: Layout, tmp_path: Path
     assert "removed" in command("remove", "--data-root", layout.root, f"v={old.version}")
     assert keys(old.directory) == set()
     assert versions.versions(layout) == [new.directory]
+
+
+class NoisyCodes(MeanColour):
+    """Codes that no compression makes small, so that a file is far larger than its footer."""
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        shape = (len(images), self.grid, self.grid)
+        seed = int.from_bytes(images.tobytes()[:8], "little")
+        return np.random.default_rng(seed).integers(0, self.vocabulary, shape, np.uint16)
+
+
+def requests(root: str) -> list[tuple[str, str, int]]:
+    """Grows with each request of this process: operation, key, bytes asked for (-1: all)."""
+    made: list[tuple[str, str, int]] = []
+
+    def record(model: Any, params: dict[str, Any], **_: Any) -> None:
+        first, _, last = params["headers"].get("Range", "").removeprefix("bytes=").partition("-")
+        size = int(last) - int(first) + 1 if last else -1
+        path = unquote(urlsplit(params["url"]).path)
+        made.append((model.name, path.removeprefix(f"/{BUCKET}/"), size))
+
+    fs, _ = storage.filesystem(root)
+    fs.s3.meta.events.register("before-call.s3", record)
+    return made
+
+
+def test_a_takedown_copies_what_it_does_not_touch_inside_the_store(
+    layout: Layout, tmp_path: Path
+) -> None:
+    local = Layout(str(tmp_path / "data"))
+    codes = NoisyCodes(image_size=64, grid=64, vocabulary=8192)
+    encoded_batches.build(tmp_path / "data", codes)
+    copy(local, layout)
+    old = publish(["a", "b"], layout, CONFIG)
+    listed = tmp_path / "takedown.txt"
+    listed.write_text("http://example.org/3.png\n")
+    made = requests(layout.root)
+    done = take_down(layout, read_takedown(str(listed)))
+    new = done.manifest
+    assert 0 < done.files < done.files_in_all
+    written = {"PutObject", "CreateMultipartUpload", "UploadPart", "CopyObject"}
+
+    def key(directory: str, file: PublishedFile) -> str:
+        return join(directory, file.path).removeprefix(f"s3://{BUCKET}/")
+
+    # The page for tools is written again, here to the same words.
+    shared = {f for f in old.files if f in new.files and f.path != versions.CROISSANT}
+    assert {"tokenizer.json", *new.samples} < {file.path for file in shared}
+    for file in shared:
+        target = key(new.directory, file)
+        assert [name for name, at, _ in made if at == target and name in written] == ["CopyObject"]
+    # Who asks for a footer is given 64 KiB.
+    large = [file for file in shared & set(old.token_files) if file.bytes > 1 << 18]
+    assert large
+    for file in large:
+        places = (key(old.directory, file), key(new.directory, file))
+        read = [size for name, at, size in made if at in places and name == "GetObject"]
+        assert -1 not in read
+        assert sum(read) < file.bytes
+    for file in set(new.files) - shared:
+        target = key(new.directory, file)
+        assert [name for name, at, _ in made if at == target and name in written] == ["PutObject"]
+    verify(new)
+    publish(["a", "b"], local, CONFIG)
+    assert take_down(local, read_takedown(str(listed))).manifest.version == new.version
 
 
 @pytest.mark.slow

@@ -35,8 +35,8 @@ def test_the_readers_on_the_page_work(tmp_path: Path, monkeypatch: pytest.Monkey
     write_batch(layout, "a", range(20))
     bpe.train_tokenizer(["a"], layout, config)
     encode_pairs(
-        "a", layout, config, EncodeConfig(), image_tokenizer, image_tokenizer().sha256, 10, Engine(),
-        image_size=40, image_vocabulary=512,
+        "a", layout, config, EncodeConfig(), image_tokenizer, image_tokenizer().sha256, 10,
+        Engine(), image_size=40, image_vocabulary=512,
     )  # fmt: skip
     publish(["a"], layout, PublishConfig())
     monkeypatch.chdir(tmp_path)

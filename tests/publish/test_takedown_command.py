@@ -149,12 +149,79 @@ def test_rejects_name_no_url_of_what_was_taken_down(layout: Layout, tmp_path: Pa
     assert all(row["url"] for row in rejects if row not in nameless)
 
 
-def test_the_next_publication_leaves_them_out_too(layout: Layout, tmp_path: Path) -> None:
+def test_a_publication_leaves_out_what_its_list_names(layout: Layout, tmp_path: Path) -> None:
     publish(["a", "b"], layout, CONFIG)
     after = removal(layout, tmp_path, url(3)).manifest
+    storage.remove(layout.takedowns, recursive=True)
     again = publish(["a", "b"], layout, CONFIG, read_takedown(listed(tmp_path, url(3))))
     assert rows_by_key(again, "metadata") == rows_by_key(after, "metadata")
     assert again.dropped == after.dropped
+
+
+def urls(manifest: Manifest) -> set[str]:
+    return set(table(manifest, "metadata").column("url").to_pylist())
+
+
+def kept_lists(layout: Layout) -> dict[str, str]:
+    return {path.name: path.read_text() for path in Path(layout.takedowns).iterdir()}
+
+
+def test_what_was_taken_down_does_not_come_back(layout: Layout, tmp_path: Path) -> None:
+    before = publish(["a", "b"], layout, CONFIG)
+    assert {url(3), url(4)} <= urls(before)
+    removal(layout, tmp_path, url(3))
+    removal(layout, tmp_path, url(4))
+    again = publish(["a", "b"], layout, CONFIG)
+    assert urls(again) == urls(before) - {url(3), url(4)}
+    assert again.dropped == {"repeated_uid": 20, "taken_down": 4}
+    assert read_manifest(layout.token_dataset) == again
+    # Nor in another batch, which has some of the pairs that were taken down.
+    removal(layout, tmp_path, url(45))
+    assert url(45) not in urls(publish(["b"], layout, CONFIG))
+
+
+def test_a_list_counts_although_no_row_of_the_current_version_is_on_it(
+    layout: Layout, tmp_path: Path
+) -> None:
+    publish(["b"], layout, CONFIG)
+    assert removal(layout, tmp_path, url(3)).rows == 0  # only batch a has it
+    assert url(3) not in urls(publish(["a", "b"], layout, CONFIG))
+
+
+def test_the_same_list_twice_is_the_same(layout: Layout, tmp_path: Path) -> None:
+    publish(["a", "b"], layout, CONFIG)
+    once = removal(layout, tmp_path, url(3), "# asked for by Jane Roe", url(4)).manifest
+    lists = kept_lists(layout)
+    twice = removal(layout, tmp_path, url(4), url(3))
+    assert (twice.rows, twice.manifest) == (0, once)
+    assert kept_lists(layout) == lists
+    assert list(lists.values()) == [f"{url(3)}\n{url(4)}\n"]
+    again = publish(["a", "b"], layout, CONFIG)
+    same = read_takedown(listed(tmp_path, url(4)))
+    assert publish(["a", "b"], layout, CONFIG, same) == again
+
+
+def test_a_refused_list_does_not_count(layout: Layout, tmp_path: Path) -> None:
+    before = publish(["a"], layout, CONFIG)
+    with pytest.raises(ValueError, match="takes down every row"):
+        removal(layout, tmp_path, "example.org")
+    assert publish(["a"], layout, CONFIG) == before
+
+
+def test_a_takedown_that_was_killed_counts(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = publish(["a", "b"], layout, CONFIG)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(versions, "make_current", killed)
+        with pytest.raises(KeyboardInterrupt):
+            removal(layout, tmp_path, url(3))
+    assert read_manifest(layout.token_dataset) == before
+    assert url(3) not in urls(publish(["a", "b"], layout, CONFIG))
 
 
 def test_models_and_checkpoints_that_saw_the_rows_are_named(layout: Layout, tmp_path: Path) -> None:

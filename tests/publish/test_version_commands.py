@@ -76,7 +76,7 @@ def test_diff_names_models_and_filters(layout: Layout) -> None:
 
 def test_diff_shows_reasons_whose_share_changed(layout: Layout) -> None:
     a, both = publish(["a"], layout, CONFIG), publish(["a", "b"], layout, CONFIG)
-    changed = {line.split()[1]: line for line in diff.changed_filters(a, both)}
+    changed = {line.split()[1]: line for line in diff.changed_reasons(a, both)}
     assert "20 (11.24%)" in changed["repeated_uid"]
     assert changed["repeated_uid"].split()[2:4] == ["0", "(0.00%)"]
 

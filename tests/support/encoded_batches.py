@@ -34,13 +34,13 @@ def encode(layout: Layout, batch: str, tokenizer: MeanColour | None = None) -> N
     )
 
 
-def build(root: Path) -> Layout:
+def build(root: Path, tokenizer: MeanColour | None = None) -> Layout:
     layout = Layout(str(root))
     write_batch(layout, "a", range(50), shards=2, broken=(7,))
     write_batch(layout, "b", range(40, 80), shards=1)  # ten pairs that batch a found too
     bpe.train_tokenizer(["a", "b"], layout, BPE)
     for batch in "ab":
-        encode(layout, batch)
+        encode(layout, batch, tokenizer)
     return layout
 
 

@@ -3,7 +3,8 @@
 import hashlib
 import ipaddress
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from pipelines.crawl.consent.opt_out import OptOut
@@ -35,6 +36,11 @@ class Takedown:
     domains: frozenset[str]
     images: frozenset[bytes]
     uids: frozenset[bytes]
+
+    def text(self) -> str:
+        """Its entries as `read_takedown` takes them: sorted, one a line, without comments."""
+        entries = [*self.urls, *self.domains, *(d.hex() for d in (*self.images, *self.uids))]
+        return "".join(f"{entry}\n" for entry in sorted(entries))
 
     def forbids_url(self, url: str) -> OptOut | None:
         """The entry that forbids `url`, or None. Nothing forbids what is no http(s) URL."""
@@ -105,6 +111,19 @@ def read_takedown(path: str | None) -> Takedown:
             ) from None
     digest = hashlib.sha256(content).hexdigest()
     return Takedown(digest, frozenset(urls), frozenset(domains), frozenset(images), frozenset(uids))
+
+
+def merge(lists: Iterable[Takedown]) -> Takedown:
+    """One list with the entries of all; its `sha256` is of its `text`, so equal entries agree."""
+    every = tuple(lists)
+    merged = Takedown(
+        "",
+        frozenset(url for one in every for url in one.urls),
+        frozenset(domain for one in every for domain in one.domains),
+        frozenset(image for one in every for image in one.images),
+        frozenset(uid for one in every for uid in one.uids),
+    )
+    return replace(merged, sha256=hashlib.sha256(merged.text().encode()).hexdigest())
 
 
 def _domain(text: str) -> str:
