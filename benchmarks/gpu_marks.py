@@ -4,14 +4,15 @@ Needs torch (2.11 or later) and NumPy; the candidates also psutil and tokenizers
 with a line where they are missing. `benchmarks.gpu_transformer` has the second stage. Prints
 images/s of encoding and of a training step at the paper's size in bf16, each with the share of
 the rate that a large matrix product reaches in the same run, and how many codes bf16 and fp32
-agree on. With `--tiny` a small model runs on any device, to see that the program works.
+agree on. `--only` measures some of it; with `--tiny` a small model runs on any device, to see that
+the program works.
 """
 
 import argparse
 import functools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ from training.models.dvae import DVAE
 _ENCODER_FLOP, _DECODER_FLOP = 272.3e9, 308.0e9
 _TINY = DVAEConfig(image_size=32, hidden=16, vocabulary=64, decoder_init=16)
 _ROUNDS = 10
+_PARTS = ("encode", "dvae", *gpu_transformer.PARTS)
 
 
 @dataclass(frozen=True)
@@ -117,32 +119,48 @@ def training(model: DVAE, images: Tensor, compiled: bool) -> list[Rate]:
     return [Rate("training step, bf16", rate, 3 * (_ENCODER_FLOP + _DECODER_FLOP))]
 
 
-def main() -> None:
-    """Print everything."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_marks", description=__doc__)
-    parser.add_argument("--tiny", action="store_true", help="a small model, on any device")
-    tiny = parser.parse_args().tiny
-    device = device_of(tiny)
-    if missing := older_torch.fill_in():
-        print(f"this torch has no {' and no '.join(missing)}: done in another way", file=sys.stderr)
-    torch.manual_seed(0)
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = False
+def dvae_lines(
+    device: torch.device, tiny: bool, peak: float, parts: Collection[str]
+) -> Iterator[str]:
+    """What was measured of the first stage, a line each; `peak` is FLOP/s of a bf16 product."""
     config = _TINY if tiny else DVAEConfig()
     model = DVAE(config).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     draw = np.random.default_rng(0)
     sides = (4 if tiny else 32, config.image_size, config.image_size, 3)
     images = torch.from_numpy(draw.integers(0, 256, sides, np.uint8)).permute(0, 3, 1, 2).to(device)
+    rates: list[Rate] = []
+    if "encode" in parts:
+        same = agreement(model, images)
+        yield f"bf16 and fp32 agree on {same:.2%} of the codes (random weights)"
+        rates += encoding(model, images, not tiny)
+    if "dvae" in parts:
+        rates += training(model, images, not tiny)
+    for rate in rates:
+        share = "" if tiny else f" {rate.images * rate.flop / peak:6.1%} of that rate"
+        yield f"{rate.name:24} {rate.images:9.1f} images/s{share}"
 
+
+def main() -> None:
+    """Print everything, or what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_marks", description=__doc__)
+    parser.add_argument("--tiny", action="store_true", help="a small model, on any device")
+    parser.add_argument(
+        "--only", nargs="+", choices=_PARTS, default=_PARTS, help="measure these alone"
+    )
+    options = parser.parse_args()
+    tiny, device = options.tiny, device_of(options.tiny)
+    if missing := older_torch.fill_in():
+        print(f"this torch has no {' and no '.join(missing)}: done in another way", file=sys.stderr)
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = False
     peak = matrix_rate(device, 128 if tiny else 8192)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}: {peak / 1e12:.3f} TFLOP/s in a bf16 product")
-    print(f"bf16 and fp32 agree on {agreement(model, images):.2%} of the codes (random weights)")
-    for rate in (*encoding(model, images, not tiny), *training(model, images, not tiny)):
-        share = "" if tiny else f" {rate.images * rate.flop / peak:6.1%} of that rate"
-        print(f"{rate.name:24} {rate.images:9.1f} images/s{share}", flush=True)
-    del model, images
-    for line in gpu_transformer.lines(device, gpu_transformer.size_of(tiny), peak):
+    if not {"encode", "dvae"}.isdisjoint(options.only):
+        for line in dvae_lines(device, tiny, peak, options.only):
+            print(line, flush=True)
+    for line in gpu_transformer.lines(device, gpu_transformer.size_of(tiny), peak, options.only):
         print(line, flush=True)
 
 

@@ -2,16 +2,18 @@
 
 Equality and cost of each attention pattern, the training step of `cc3m_1b` in bf16 and in fp16
 with a scale for each block, losses of a short training, what costs most in it, and 512 candidates
-of one caption beside the time to read the weights once a step.
+of one caption beside the time to read the weights once a step: whether they were drawn from CUDA
+graphs, and how many codes another split into batches leaves as they are.
 """
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from benchmarks.step_profile import busiest
 from training.config import TransformerConfig
@@ -23,6 +25,8 @@ from training.models.attention import Pattern, attention, dense_attention, split
 from training.models.attention_masks import KINDS
 from training.models.transformer import Transformer
 from training.recipes import cc3m_1b
+
+PARTS = ("attention", "update", "generation")
 
 
 @dataclass(frozen=True)
@@ -46,21 +50,27 @@ def size_of(tiny: bool) -> Size:
     return Size(cc3m_1b().transformer, tokens, 16, 512, 30, compiled=True)
 
 
-def lines(device: torch.device, size: Size, rate: float) -> Iterator[str]:
+def lines(
+    device: torch.device, size: Size, rate: float, parts: Collection[str] = PARTS
+) -> Iterator[str]:
     """What was measured, a line each.
 
     Args:
         device: to measure.
         size: of the model.
         rate: FLOP/s of a bf16 product there.
+        parts: of `PARTS`, what to measure.
     """
-    for kind in KINDS:
-        yield _pattern(kind, device, size)
-    yield from _training(Precision.BF16, device, size, rate, compiled=False)
-    if size.compiled:
-        yield from _training(Precision.BF16, device, size, rate, compiled=True)
-    yield from _training(Precision.FP16_PER_BLOCK, device, size, rate, compiled=False)
-    yield _generation(device, size)
+    if "attention" in parts:
+        for kind in KINDS:
+            yield _pattern(kind, device, size)
+    if "update" in parts:
+        yield from _training(Precision.BF16, device, size, rate, compiled=False)
+        if size.compiled:
+            yield from _training(Precision.BF16, device, size, rate, compiled=True)
+        yield from _training(Precision.FP16_PER_BLOCK, device, size, rate, compiled=False)
+    if "generation" in parts:
+        yield from _generation(device, size)
 
 
 def _pattern(kind: str, device: torch.device, size: Size) -> str:
@@ -153,27 +163,39 @@ def _training(
         yield from busiest(update, device)
 
 
-def _generation(device: torch.device, size: Size) -> str:
-    """Candidates of one caption beside one reading of the weights for each code."""
+def _generation(device: torch.device, size: Size) -> Iterator[str]:
+    """Candidates of one caption beside one reading of the weights for each code.
+
+    In the precision that `training.sample` draws in.
+    """
     try:
         from training.drawing.sampling import sample_codes
     except ModuleNotFoundError as missing:
-        return f"candidates: not measured: {missing}"
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        yield f"candidates: not measured: {missing}"
+        return
+    counters.clear()
+    bf16 = Precision.AUTO.on(device) is Precision.BF16
+    dtype = torch.bfloat16 if bf16 else torch.float32
     model = Transformer(size.config, **size.tokens).to(device, dtype).eval()
     text = torch.zeros(1, model.text_length, dtype=torch.long, device=device)
     draw = functools.partial(sample_codes, model, text, size.candidates)
     list(draw())  # compiles
     _wait(device)
     start = time.perf_counter()
-    list(draw())
+    whole = list(draw())
     _wait(device)
     spent = time.perf_counter() - start
     read = sum(p.nbytes for p in (*model.blocks.parameters(), *model.image_head.parameters()))
     bound = model.grid**2 * read / _bandwidth(device)
-    return (
+    yield (
         f"{size.candidates} candidates {spent:9.2f} s, {bound / spent:.1%} of the weight-read limit"
     )
+    least = max(1, len(whole[0].codes) // 2)
+    one, other = (torch.cat([part.codes for part in drawn]) for drawn in (whole, draw(most=least)))
+    equal, codes = int((one == other).sum()), one.numel()
+    yield f"in batches of {least}: {equal} of {codes} codes are equal, {equal / codes:.2%}"
+    programs, skipped = counters["stats"]["unique_graphs"], counters["inductor"]["cudagraph_skips"]
+    yield f"{programs} programs compiled, CUDA graphs skipped: {skipped}"
 
 
 def _bandwidth(device: torch.device) -> float:

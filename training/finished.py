@@ -15,6 +15,7 @@ from training.config import DVAEConfig
 from training.errors import InputError
 
 FINAL = "final"
+REPAIR = "copy it again whole, or train again"
 
 
 class ModelError(InputError):
@@ -106,10 +107,10 @@ def _read_json(output: Path, name: str) -> dict[str, Any]:
     path = require(output) / name
     try:
         content: dict[str, Any] = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no names and values")
     except ValueError as error:
-        raise ModelError(
-            f"{path} is damaged: {error}; copy it again whole, or train again"
-        ) from error
+        raise ModelError(f"{path} is damaged: {error}; {REPAIR}") from error
     return content
 
 
@@ -123,13 +124,37 @@ def read_summary(output: Path) -> dict[str, Any]:
     return _read_json(output, "summary.json")
 
 
+def whole_numbers(output: Path, found: Any, names: Iterable[str]) -> dict[str, int]:
+    """A part of a model's configuration, which must hold these names, no others, and be positive.
+
+    Raises:
+        ModelError: if one is missing, unknown or no such number.
+    """
+    numbers, wanted = found if isinstance(found, dict) else {}, set(names)
+    faults = {
+        "lacks": wanted - numbers.keys(),
+        "has the unknown": numbers.keys() - wanted,
+        "has no positive whole number in": {
+            name for name in wanted & numbers.keys() if type(n := numbers[name]) is not int or n < 1
+        },
+    }
+    told = [f"{fault} {', '.join(sorted(which))}" for fault, which in faults.items() if which]
+    if told:
+        raise ModelError(f"{output / FINAL / 'config.json'} {' and '.join(told)}; {REPAIR}")
+    return numbers
+
+
 def dvae_config(output: Path) -> DVAEConfig:
     """Configuration of a finished dVAE.
 
     Raises:
-        ModelError: if it is another model's.
+        ModelError: if it is another model's, or damaged.
     """
+    found, names = read_config(output), [field.name for field in dataclasses.fields(DVAEConfig)]
+    if found.keys().isdisjoint(names):
+        raise ModelError(f"{output} does not hold a dVAE; name the directory of one")
+    numbers = whole_numbers(output, found, names)
     try:
-        return DVAEConfig(**read_config(output))
-    except TypeError as error:
-        raise ModelError(f"{output} does not hold a dVAE: {error}") from error
+        return DVAEConfig(**numbers)
+    except ValueError as error:
+        raise ModelError(f"{output} does not hold a dVAE: {error}; {REPAIR}") from error

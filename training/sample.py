@@ -7,8 +7,9 @@ With `--caption`, the best of many candidates for it; without, a sheet of captio
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -17,15 +18,11 @@ from pipelines import storage
 from training import cli, remote
 from training.contrastive.checkpoint import model_id
 from training.contrastive.rerank import Ranker, load_ranker, reranked
-from training.drawing.captions import (
-    best_pictures,
-    clean_caption,
-    read_prompt,
-    warn_if_cut,
-    write_pictures,
-)
+from training.dalle.precision import Precision
+from training.drawing.captions import best_pictures, clean_caption, warn_if_cut, write_pictures
 from training.drawing.choosing import SamplingOptions
 from training.drawing.pictures import contact_sheet, to_images
+from training.drawing.prompts import read_prompt
 from training.drawing.sampling import draw
 from training.drawing.sheet import choose_lines
 from training.errors import InputError
@@ -62,7 +59,9 @@ def sample(
     caption: Annotated[
         list[str] | None, typer.Option(help="draw this; may be given several times")
     ] = None,
-    best: Annotated[int, typer.Option(min=1, help="pictures to keep for each --caption")] = 1,
+    best: Annotated[
+        int | None, typer.Option(min=1, help="pictures to keep for each --caption; default: 1")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="captions on the sheet")] = 64,
     candidates: Annotated[int, typer.Option(min=1, help="pictures for each caption")] = 3,
     temperature: Annotated[float, typer.Option(help="of the softmax; the paper's is 1")] = 1.0,
@@ -72,8 +71,12 @@ def sample(
     prompt: Annotated[
         Path | None, typer.Option(help="with --caption: a picture to complete")
     ] = None,
-    prompt_row: Annotated[int, typer.Option(help="row of codes the drawing begins at")] = 0,
-    prompt_column: Annotated[int, typer.Option(help="column of codes it begins at")] = 0,
+    prompt_row: Annotated[
+        int | None, typer.Option(help="with --prompt: row of codes the drawing begins at")
+    ] = None,
+    prompt_column: Annotated[
+        int | None, typer.Option(help="with --prompt: column of codes it begins at")
+    ] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="with --caption: partial.png, as far as it is drawn")
     ] = False,
@@ -84,21 +87,28 @@ def sample(
             parser=remote.local, help="contrastive model, or open_clip checkpoint: best first"
         ),
     ] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        typer.Option(help="of the transformer; auto: bf16 on a GPU that has it, else fp32"),
+    ] = "auto",
 ) -> None:
     """Draw the best of many pictures for captions, or a sheet of the dataset's captions."""
     options = SamplingOptions(temperature, top_k, top_p, guidance)
-    if prompt and not caption:
-        raise InputError("--prompt completes a picture for a --caption; give one")
+    _need("--caption", caption, {"--prompt": prompt, "--best": best, "--partial": partial or None})
+    _need("--prompt", prompt, {"--prompt-row": prompt_row, "--prompt-column": prompt_column})
     captions = [clean_caption(text) for text in caption or ()]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    bf16 = Precision(precision).on(device) is Precision.BF16
     dvae = dvae or checkpoint.absolute().parent / "dvae"
     model, decoder = load_transformer(checkpoint).to(device), load_dvae(dvae).to(device)
+    model = model.bfloat16() if bf16 else model
     data = TokenData(dataset or dataset_of(checkpoint), recipe_named(recipe_of(checkpoint)))
     data.require_dvae(sha256(dvae))
     data.require_text(model.text_vocabulary, model.text_length)
     facts = {
         "seed": seed,
         **dataclasses.asdict(options),
+        "precision": "bf16" if bf16 else "fp32",
         "dataset": data.manifest.version,
         "reranked_by": model_id(rerank) if rerank else None,
     }
@@ -107,17 +117,24 @@ def sample(
         _sheet(model, decoder, data, out, limit, candidates, options, rank, facts)
         remote.push_files(out)
         return
-    given = read_prompt(prompt, decoder, prompt_row, prompt_column) if prompt else None
+    given = read_prompt(prompt, decoder, prompt_row or 0, prompt_column or 0) if prompt else None
     for i, text in enumerate(captions):
         warn_if_cut(data.encoder, text)
         directory = out / f"caption-{i:02d}"
         found = best_pictures(
             model, decoder, data.encoder, text,
-            candidates=candidates, best=best, seed=seed, options=options, prompt=given, rank=rank,
-            partial=directory / "partial.png" if partial else None,
+            candidates=candidates, best=best or 1, seed=seed, options=options, prompt=given,
+            rank=rank, partial=directory / "partial.png" if partial else None,
         )  # fmt: skip
         write_pictures(directory, text, *found, facts)
     remote.push_files(out)
+
+
+def _need(name: str, given: object, options: Mapping[str, object]) -> None:
+    """Refuse options, None where they were not given, that mean nothing without another one."""
+    useless = [option for option, value in options.items() if value is not None]
+    if useless and not given:
+        raise InputError(f"{useless[0]} means nothing without {name}; give {name}, or leave it out")
 
 
 def _sheet(

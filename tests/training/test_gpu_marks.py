@@ -1,10 +1,15 @@
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 from benchmarks import gpu_transformer
+from training.drawing import sampling
+from training.drawing.sampling import Drawn
 
 ROOT = Path(__file__).parents[2]
 # A machine that has torch and NumPy, and nothing else that the project needs.
@@ -32,21 +37,22 @@ del torch.nn.functional.linear_cross_entropy, torch.nn.LinearCrossEntropyOptions
 """
 
 
-def _printed(program: str) -> list[str]:
+def _printed(program: str, *options: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", program, "--tiny"],
+        [sys.executable, "-c", program, "--tiny", *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[2:]
+    return done.stdout.splitlines()[1:]
 
 
 def test_it_runs_small_where_only_torch_is_installed() -> None:
     printed = _printed(_BARE)
-    images, others = printed[:3], printed[3:]
+    assert printed[0].startswith("bf16 and fp32 agree on ")
+    images, others = printed[1:4], printed[4:]
     names = [line.split("  ")[0] for line in images]
     assert names == ["encode, fp32", "encode, bf16", "training step, bf16"]
     assert all(float(line.split()[-2]) > 0 for line in images)
@@ -63,9 +69,35 @@ def test_it_runs_small_where_only_torch_is_installed() -> None:
 
 
 def test_candidates_are_drawn_where_the_packages_are() -> None:
-    line = gpu_transformer._generation(torch.device("cpu"), gpu_transformer.size_of(tiny=True))
-    assert float(line.split()[2]) > 0
-    assert line.endswith("of the weight-read limit")
+    size = gpu_transformer.size_of(tiny=True)
+    speed, split, graphs = gpu_transformer.lines(torch.device("cpu"), size, 1.0, ["generation"])
+    assert float(speed.split()[2]) > 0
+    assert speed.endswith("of the weight-read limit")
+    # 4 candidates of 4x4 codes.
+    assert split == "in batches of 2: 64 of 64 codes are equal, 100.00%"
+    assert graphs == "0 programs compiled, CUDA graphs skipped: 0"
+
+
+def test_codes_that_a_split_changes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, drawn = gpu_transformer.size_of(tiny=True), sampling.sample_codes
+
+    def changed(*arguments: Any, most: int | None = None) -> Iterator[Drawn]:
+        for codes, nats in drawn(*arguments, most=most):
+            codes = codes.clone()
+            codes[:, 0] += most is not None
+            torch._dynamo.utils.counters["inductor"]["cudagraph_skips"] += 1
+            yield Drawn(codes, nats)
+
+    monkeypatch.setattr(sampling, "sample_codes", changed)
+    _, split, graphs = gpu_transformer.lines(torch.device("cpu"), size, 1.0, ["generation"])
+    assert split == "in batches of 2: 60 of 64 codes are equal, 93.75%"
+    # Twice all at once, then two batches.
+    assert graphs.endswith("CUDA graphs skipped: 4")
+
+
+def test_some_of_it_alone() -> None:
+    names = [line.split("  ")[0] for line in _printed(_BARE, "--only", "dvae", "generation")]
+    assert names == ["training step, bf16", "candidates: not measured: psutil"]
 
 
 def test_older_torch_gives_the_same_losses() -> None:

@@ -140,13 +140,21 @@ def test_a_dataset_of_another_grid_is_refused(finished: Finished) -> None:
 
 @pytest.mark.parametrize(
     ("caption", "cleaned"),
-    [("a\tred\x00 heart\n", "a red heart"), ("猫の絵文字", "猫の絵文字"), ("\udcff cat", "cat")],
+    [
+        ("a\tred\x00 heart\n", "a red heart"),
+        ("猫の絵文字", "猫の絵文字"),
+        ("\udcff cat", "cat"),
+        # Format characters join emoji, and shape Persian and Sinhala.
+        *((text, text) for text in ("👩\u200d🚀", "می\u200cخواهم", "ශ්\u200dරී", "❤\ufe0f", "नी")),
+    ],
 )
 def test_captions_are_cleaned(caption: str, cleaned: str) -> None:
     assert sample_captions.clean_caption(caption) == cleaned
 
 
-@pytest.mark.parametrize("caption", ["", "  ", "\x00\n"])
+@pytest.mark.parametrize(
+    "caption", ["", "  ", "\x00\n", "\u200b", "\u202e \u202c", "\ufeff\n\u200d\ufe0f"]
+)
 def test_a_caption_without_text_is_refused(caption: str) -> None:
     with pytest.raises(InputError, match="has no text; say what the picture shows"):
         sample_captions.clean_caption(caption)

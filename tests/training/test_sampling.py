@@ -184,6 +184,23 @@ def test_the_split_into_batches_decides_nothing(
 
 
 @pytest.mark.parametrize("options", [SamplingOptions(), SamplingOptions(guidance=2.0)])
+def test_the_text_is_read_once_for_batches_of_one_caption(
+    model: Transformer, text: Tensor, monkeypatch: pytest.MonkeyPatch, options: SamplingOptions
+) -> None:
+    whole = codes_of(model, text, 6, options=options, most=12)
+    read: list[Tensor] = []
+    plain = Transformer.embed_text
+
+    def counted(self: Transformer, text: Tensor) -> Tensor:
+        read.append(text)
+        return plain(self, text)
+
+    monkeypatch.setattr(Transformer, "embed_text", counted)
+    assert torch.equal(codes_of(model, text, 6, options=options, most=2), whole)
+    assert [part[0].tolist() for part in read] == text.tolist()
+
+
+@pytest.mark.parametrize("options", [SamplingOptions(), SamplingOptions(guidance=2.0)])
 @pytest.mark.parametrize("candidates", [1, 8])
 def test_half_of_the_free_memory_holds_what_is_drawn_together(
     model: Transformer,

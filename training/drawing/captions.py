@@ -4,7 +4,6 @@ import sys
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -14,13 +13,7 @@ from pipelines import storage
 from training.contrastive.rerank import Ranker
 from training.drawing.choosing import SamplingOptions
 from training.drawing.pictures import contact_sheet, to_images
-from training.drawing.sampling import (
-    Prompt,
-    draw_codes,
-    keep_outside,
-    pictures_of,
-)
-from training.dvae.images import centre_crop, to_tensor
+from training.drawing.sampling import Prompt, draw_codes, pictures_of
 from training.errors import InputError
 from training.models.dvae import DVAE
 from training.models.transformer import Transformer
@@ -28,17 +21,21 @@ from training.text import TextEncoder
 
 _LABEL_WIDTH = 200
 _SHOWN = 8
+# Categories of Unicode: format characters, marks on a letter before them, spaces.
+_SHAPELESS = ("Cf", "Mn", "Zs")
 
 
 def clean_caption(caption: str) -> str:
     """The caption with control characters and other gaps as single spaces.
 
+    Characters without a shape stay in a text: they join emoji, and letters of some scripts.
+
     Raises:
-        InputError: if nothing is left.
+        InputError: if nothing that shows is left.
     """
     visible = "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in caption)
     words = " ".join(visible.split())
-    if not words:
+    if all(unicodedata.category(c) in _SHAPELESS for c in words):
         raise InputError(f"the caption {caption!r} has no text; say what the picture shows")
     return words
 
@@ -51,26 +48,6 @@ def warn_if_cut(encoder: TextEncoder, caption: str) -> None:
             f"warning: the caption has {tokens} tokens, the model reads the first {encoder.length}",
             file=sys.stderr,
         )
-
-
-def read_prompt(path: Path, dvae: DVAE, row: int, column: int) -> Prompt:
-    """A picture to complete from codes (row, column) on.
-
-    Pictures of another size or mode are converted as those of the dataset were: RGB, short side
-    to the model's, then the centre.
-
-    Raises:
-        InputError: if it is no picture, or nothing would be kept or drawn.
-    """
-    kept = keep_outside(dvae.config.grid, row, column)
-    try:
-        with Image.open(path) as opened:
-            picture = opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as a picture: {error}") from error
-    pixels = to_tensor(np.array(centre_crop(picture, dvae.config.image_size))[None])
-    device = next(dvae.parameters()).device
-    return Prompt(dvae.tokens(pixels.to(device))[0].long(), kept)
 
 
 def best_pictures(

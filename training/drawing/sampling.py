@@ -111,15 +111,15 @@ class Drawing(nn.Module):
         ):
             self.register_buffer(name, buffer)
 
-    def begin(self, text: Tensor, noise: Tensor) -> None:
-        """Read padded text [A, T] and draw the first codes."""
-        if self.options.guided:
+    def begin(self, text: Tensor | None, noise: Tensor) -> None:
+        """Read padded text [A, T], or keep that of the last time, and draw the first codes."""
+        if text is not None and self.options.guided:
             model, nothing = self.decoder.model, torch.zeros_like(text)
             text = torch.cat((text, model.pad_text(nothing, nothing[:, 0])))
         self.noise.copy_(noise)
         self.nats.zero_()
         self.position.zero_()
-        self._choose(self.decoder.begin(text))
+        self._choose(self.decoder.begin_again() if text is None else self.decoder.begin(text))
 
     def forward(self) -> None:
         """Draw the next codes."""
@@ -181,11 +181,14 @@ def sample_codes(
     for (captions, count), parts in same_shape:
         drawing = Drawing(model, captions, count, options, prompt)
         step = _step(drawing)
+        read: range | None = None
         for rows, first, _ in parts:
             seeds = [_seed(seed, keys[row], first + i) for row in rows for i in range(count)]
             positions = model.grid**2
             noise = noise_of(seeds, positions, model.image_vocabulary, text.device)
-            drawing.begin(text[rows.start : rows.stop], noise)
+            # More candidates of captions whose keys and values are there.
+            drawing.begin(None if rows == read else text[rows.start : rows.stop], noise)
+            read = rows
             progress(len(seeds))
             for drawn in range(2, positions + 1):
                 step()

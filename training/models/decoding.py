@@ -37,11 +37,12 @@ def bytes_per_stream(model: Transformer) -> int:
 
 
 def bytes_per_caption(model: Transformer) -> int:
-    """Memory of one more caption: keys and values of its text, and what they are made from."""
+    """Memory of one more caption: its text's caches, what makes them, and the logits behind it."""
     width, item = model.config.width, model.image_head.weight.element_size()
     layers = sum(isinstance(block, AttentionBlock) for block in model.blocks)
     # Beside the caches of all layers, one block's widest states: four times the model's.
-    return (2 * layers + 4 + 1) * (model.text_length + 1) * width * item
+    states = (2 * layers + 4 + 1) * (model.text_length + 1) * width * item
+    return states + 4 * model.image_vocabulary
 
 
 def for_few_rows(model: Transformer) -> Transformer:
@@ -124,9 +125,15 @@ class Decoder(nn.Module):
         candidates: K.
     """
 
+    first: Tensor
+
     def __init__(self, model: Transformer, captions: int, candidates: int):
         super().__init__()
         self.model, self.captions, self.candidates = model, captions, candidates
+        logits = model.image_head.weight.new_zeros(
+            captions, model.image_vocabulary, dtype=torch.float32
+        )
+        self.register_buffer("first", logits)
         blocks = [b for b in model.blocks if isinstance(b, AttentionBlock)]
         self.caches = nn.ModuleList(_Cache(b, captions, candidates) for b in blocks)
 
@@ -145,7 +152,12 @@ class Decoder(nn.Module):
                 x = x + block.out(y.transpose(1, 2).flatten(2))
             else:
                 x = x + block(x)
-        return self._logits(x[:, -1]).repeat_interleave(self.candidates, dim=0)
+        self.first.copy_(self._logits(x[:, -1]))
+        return self.begin_again()
+
+    def begin_again(self) -> Tensor:
+        """Logits of the first code [B, V], behind the text that was read last."""
+        return self.first.repeat_interleave(self.candidates, dim=0)
 
     def forward(self, codes: Tensor, position: Tensor) -> Tensor:
         """Logits [B, V] of the code behind `codes` [B], which stand at `position` [1]."""
