@@ -1,4 +1,4 @@
-"""The web UI, the daemon and the demonstration's web, until Ctrl-C: `python -m assets.up`."""
+"""Web UI, reports, daemon and the demonstration's web, until Ctrl-C: `python -m assets.up`."""
 
 import argparse
 import contextlib
@@ -9,12 +9,11 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.lib import daemon, runs
+from assets.lib import daemon, report_server, runs
 from assets.lib.children import child
 from assets.lib.home import UserError, dagster_home, require_port, require_python, whole_number
 from assets.lib.settings import Settings, demo_directory
 
-_PORT = 3000
 _DEMO_PORT = 8765
 _PATIENCE_SECONDS = 10.0
 _QUIET = ("--dagster-log-level", "warning", "--code-server-log-level", "warning")
@@ -38,15 +37,16 @@ def main() -> int:
 def _serve() -> int:
     home = dagster_home()
     require_python()
-    port = whole_number("DALLE_PORT", _PORT)
+    port = report_server.web_port()
     require_port(port, "DALLE_PORT")
     # Wrong settings are told here; later they would be a code location that does not load.
-    Settings.from_environment()
+    settings = Settings.from_environment()
     with contextlib.ExitStack() as stack:
         instance = stack.enter_context(dg.DagsterInstance.get())
         web = demo_directory() / "web"
         if (web / "truth.json").exists():
             _serve_small_web(stack, web)
+        _serve_reports(stack, settings)
         log = home / "daemon.log"
         daemon_lives = stack.enter_context(daemon.running(instance, home, log))
         argv = [sys.executable, "-m", "dagster_webserver", "-w", "workspace.yaml"]
@@ -68,6 +68,15 @@ def _serve_small_web(stack: contextlib.ExitStack, web: Path) -> None:
     require_port(port, "DALLE_DEMO_PORT")
     server = stack.enter_context(DemoServer(str(web), port))
     print(f"the demonstration's web: {server.url}", flush=True)
+
+
+def _serve_reports(stack: contextlib.ExitStack, settings: Settings) -> None:
+    """Serve the evaluations' reports, unless somebody else does."""
+    if not report_server.elsewhere():
+        port = report_server.port()
+        require_port(port, "DALLE_REPORT_PORT")
+        stack.enter_context(report_server.serving(settings.layout.evaluation, port))
+    print(f"reports of evaluations: {report_server.address()}", flush=True)
 
 
 def _as_interrupt(_signal: int, _frame: object) -> None:

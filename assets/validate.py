@@ -1,11 +1,12 @@
 """validate: pictures drawn from captions, and figures about them; the model that is promoted."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import dagster as dg
 
 from assets.dedupe import deduped_pairs
-from assets.lib import exhibits, trainer
+from assets.lib import exhibits, report_server, trainer
 from assets.lib.contract_checks import result
 from assets.lib.freshness import WEEKLY
 from assets.lib.models import figures, file_version, image_text_model
@@ -17,6 +18,7 @@ from assets.train import contrastive, dalle, dvae
 from pipelines import ledger, storage
 from pipelines.layout import join
 from pipelines.publish.manifest import read_manifest
+from training import model_report
 from training.promotion import comparison, log, move, versions
 from training.promotion.comparison import DESCRIPTIONS, Check
 from training.promotion.log import PromotionError
@@ -80,7 +82,8 @@ def evaluation(context: dg.AssetExecutionContext, settings: Settings) -> dg.Mate
     # Of an option that is said twice the last one counts.
     options = (*_pairs(settings), *_reranking(settings), *settings.evaluating_options())
     trainer.run(context, TrainingProgram("training.evaluate", (*models, *where, *options)))
-    url, report = (join(directory, name) for name in ("evaluation.json", "report.html"))
+    url = join(directory, model_report.FIGURES)
+    found = storage.read_json(url)
     plots = storage.list_files(directory, ".png")
     pictures = exhibits.pictures({p.rsplit("/", 1)[1].removesuffix(".png"): p for p in plots})
     return dg.MaterializeResult(
@@ -88,9 +91,8 @@ def evaluation(context: dg.AssetExecutionContext, settings: Settings) -> dg.Mate
         metadata={
             "dagster/uri": directory,
             "report": _report(directory),
-            # A path to copy: browsers open no file from a page of a server.
-            "report with pictures": dg.MetadataValue.path(report),
-            **figures(storage.read_json(url)),
+            **_page(settings, found["dalle_sha256"]),
+            **figures(found),
             **pictures,
         },
     )
@@ -154,6 +156,7 @@ def promoted_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.
         metadata={
             "dagster/uri": versions.directory(layout, entry.model.version),
             **dataclasses.asdict(entry.model),
+            **_page(settings, entry.model.dalle_sha256),
             **figures(entry.figures),
             "since": entry.when,
             "history": history_table(log.history(layout)),
@@ -163,8 +166,16 @@ def promoted_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.
 
 def _report(directory: str) -> dg.MarkdownMetadataValue:
     """Notes and figures, which the UI opens; its pictures are on the same page."""
-    text = storage.read_bytes(join(directory, "report.md")).decode()
+    text = storage.read_bytes(join(directory, model_report.SHORT)).decode()
     return dg.MetadataValue.md(text[:_REPORT_CHARACTERS])
+
+
+def _page(settings: Settings, weights: str) -> Mapping[str, dg.UrlMetadataValue]:
+    """A link to the report of a transformer, by its hash; none if it was not evaluated."""
+    names = (model_report.own(weights), model_report.REPORT)
+    if not storage.exists(join(settings.layout.evaluation, *names)):
+        return {}
+    return {"report with pictures": dg.MetadataValue.url(report_server.address(*names))}
 
 
 def _pairs(settings: Settings) -> list[str]:

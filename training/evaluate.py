@@ -1,5 +1,6 @@
 """Measure finished models on what they were not trained on: `python -m training.evaluate ...`."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,9 +25,10 @@ from training.metrics.coco import coco as coco_set
 from training.metrics.cub import cub as cub_set
 from training.metrics.drawings import Drawings, Painter
 from training.metrics.features import Network, load_network
-from training.metrics.overlap import copied_references, overlapping
+from training.metrics.overlap import copied_references, not_given, overlapping
 from training.metrics.reference_set import ReferenceSet
 from training.metrics.unseen import unseen_codes, unseen_pictures
+from training.metrics.versions import versions
 from training.model_report import Section, Value
 from training.models.dvae import DVAE
 from training.models.loading import load_dvae, load_transformer, recipe_of
@@ -54,7 +56,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="directory deduped_pairs/batch=... of the dataset, repeatable: gives the unseen "
-            "pictures, and the references that the data copies"
+            "pictures, and the references that the crawl has copies of"
         ),
     ] = None,
     pictures: Annotated[
@@ -103,8 +105,9 @@ def evaluate(
     """Likelihood, and drawn pictures against real ones by FID, KID and IS.
 
     The captions are the dataset's own unseen ones, MS-COCO's with --coco and CUB's with --cub.
-    Writes report.html, which holds everything, and the figures as JSON and Parquet. Drawn codes
-    stay in OUTPUT/.drawn, so that a killed evaluation goes on.
+    Writes report.html, which holds everything, and the figures as JSON and Parquet, into OUTPUT
+    and, where no other model's report replaces them, OUTPUT/model=HASH. Drawn codes stay in
+    OUTPUT/.drawn, so that a killed evaluation goes on.
     """
     if candidates > 1 and rerank is None:
         raise InputError(
@@ -124,7 +127,8 @@ def evaluate(
     if cub is not None:
         sets.append(cub_set(cub, cub_captions, size, seed))
     judged = _judged(sets) if human else None
-    copied = copied_references(batches) if batches else None
+    copied = copied_references(batches) if batches and len(sets) > 1 else None
+    unknown = not_given(data.manifest.batches, batches)
     network = load_network(inception, device)
     embedder = load_embedder(rerank, device) if rerank else None
 
@@ -136,25 +140,30 @@ def evaluate(
         "tokenizer": data.manifest.tokenizer_sha256,
         "precision": "bf16" if bf16 else "fp32",
     }
+    reranker = model_id(rerank) if rerank else ""
     painter = Painter(
-        model.bfloat16() if bf16 else model, decoder, data.encoder, identity,
-        embedder, model_id(rerank) if rerank else "",
-    )  # fmt: skip
+        model.bfloat16() if bf16 else model, decoder, data.encoder, identity, embedder, reranker
+    )
     sections += _held_out(painter, data, output)
     for one, drawings in _drawn(painter, sets, candidates, output, seed):
         if human and one is judged:
             _for_people(drawings, human, output / _FOR_PEOPLE)
-        sections += _measured(one, drawings, network, copied, output)
-    sections += _training(dalle, dvae, data)
-    model_report.write(output, {"dvae": dvae, "dalle": dalle}, data.manifest, sections)
+        sections += _measured(one, drawings, network, copied, unknown, output)
+    sections += _training(dalle, dvae, data, identity["dalle"])
+    measured = {
+        "network": network.name, "precision of drawing": identity["precision"], "seed": seed,
+        "candidates": candidates, "reranker": reranker,
+    }  # fmt: skip
+    rests_on = versions({"dvae": dvae, "dalle": dalle}, data.manifest, measured)
+    model_report.write(output, identity["dalle"], data.manifest, sections, rests_on)
     remote.push_files(output)
     typer.echo(f"the report is {output / model_report.REPORT}")
 
 
-def _training(dalle: Path, dvae: Path, data: TokenData) -> list[Section]:
+def _training(dalle: Path, dvae: Path, data: TokenData, weights: str) -> list[Section]:
     """What the trainings left: curves, and reconstructions."""
     shown = [dvae / _CURVES, dvae / "reconstructions.png"]
-    figures: dict[str, Value] = {"dataset": data.manifest.version}
+    figures: dict[str, Value] = {"dataset": data.manifest.version, "dalle_sha256": weights}
     return [
         Section("Training of the transformer", [], figures, [remote.pull_file(dalle / _CURVES)]),
         Section("Training of the dVAE", [], {}, [remote.pull_file(path) for path in shown]),
@@ -238,14 +247,22 @@ def _measured(
     drawings: Drawings,
     network: Network,
     copied: frozenset[str] | None,
+    unknown: Sequence[str],
     output: Path,
 ) -> list[Section]:
     """Sections of a set: fidelity, and of real pictures what the other models make of them."""
     # Of the dataset's own rows none is a reference of the index.
-    own = not references.key
-    left_out = None if own or copied is None else overlapping(references.names, copied)
+    indexed = bool(references.key)
+    left_out = overlapping(references.names, copied) if indexed and copied is not None else None
     painter = drawings.painter
-    sections = [protocol.measure(references, drawings, network, left_out, output)]
+    compared = protocol.measure(references, drawings, network, left_out, output)
+    if indexed and unknown:
+        note = (
+            f"Of {len(unknown):,} batches of the dataset, {unknown[0]} the first, it is not known "
+            "which references they copy: --pairs did not name them."
+        )
+        compared = dataclasses.replace(compared, notes=[*compared.notes, note])
+    sections = [compared]
     if references.real:
         sections.append(reconstruction.measure(references, painter.dvae, output))
     if references.real and painter.embedder is not None:

@@ -1,7 +1,6 @@
 """One page about a model: its pictures, curves, figures, data and versions, in one HTML file."""
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipelines import storage
 from pipelines.publish.manifest import Manifest
-from training import finished
 
 REPORT, SHORT = "report.html", "report.md"
 FIGURES, TABLE = "evaluation.json", "evaluation.parquet"
@@ -41,6 +39,7 @@ _SCHEMA = pa.schema(
         pa.field("value", pa.float64()),
         pa.field("text", pa.string()),
         pa.field("unit", pa.string(), nullable=False),
+        pa.field("network", pa.string()),
     ]
 )
 
@@ -54,17 +53,19 @@ class Section:
         notes: what to know, a paragraph each.
         figures: by names that no other section has.
         pictures: PNG files to show, in order; one that is not there is left out.
+        network: whose features its figures compare; empty if they compare none.
     """
 
     title: str
     notes: Sequence[str]
     figures: Mapping[str, Value]
     pictures: Sequence[Path]
+    network: str = ""
 
     @property
     def rows(self) -> list["Figure"]:
         """Figures by name."""
-        return [Figure(name, value) for name, value in sorted(self.figures.items())]
+        return [Figure(name, value, self.network) for name, value in sorted(self.figures.items())]
 
     @property
     def shown(self) -> list[tuple[str, str]]:
@@ -78,6 +79,7 @@ class Figure:
 
     name: str
     value: Value
+    network: str = ""
 
     @property
     def unit(self) -> str:
@@ -92,27 +94,38 @@ class Figure:
         return f"{self.value:,}" if isinstance(self.value, int) else self.value
 
 
+def own(weights: str) -> str:
+    """Name of the directory, beside the newest report, that keeps a model's.
+
+    Args:
+        weights: SHA-256 of the transformer's.
+    """
+    return f"model={weights[:12]}"
+
+
 def write(
     output: Path,
-    models: Mapping[str, Path],
+    weights: str,
     manifest: Manifest,
     sections: Sequence[Section],
+    versions: Sequence[tuple[str, str]],
 ) -> None:
     """Write `report.html`, and the figures as Markdown, JSON and Parquet, into `output`.
 
+    They are in `own(weights)` below it as well, where only the same model's next report replaces
+    them.
+
     Args:
         output: directory, also of the plots.
-        models: directories of the finished models by name; the last one is the report's subject.
+        weights: SHA-256 of the transformer's, the report's subject.
         manifest: of the dataset.
         sections: in the order of the page.
+        versions: names and values, in the order of the page.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    rows = sorted((row for section in sections for row in section.rows), key=lambda row: row.name)
-    subject = list(models)[-1]
     environment = Environment(
         loader=PackageLoader("training", "."), autoescape=True, undefined=StrictUndefined
     )
-    title = f"{subject}, trained on {manifest.title}"
+    title = f"dalle {weights[:12]}, trained on {manifest.title}"
     summary = (
         f"{manifest.rows:,} rows from {len(manifest.batches):,} crawl batches; "
         f"images of {manifest.image_size} px as {manifest.grid} x {manifest.grid} codes."
@@ -122,13 +135,17 @@ def write(
         summary=summary,
         sections=sections,
         funnel=manifest.funnel(),
-        versions=_versions(models, manifest),
+        versions=versions,
     )
-    storage.write_bytes(str(output / REPORT), text.encode())
-    storage.write_bytes(str(output / SHORT), _markdown(title, summary, sections).encode())
-    _write_table(output / TABLE, rows)
-    # Last: whoever waits for the figures finds the rest.
-    storage.write_json(str(output / FIGURES), {row.name: row.value for row in rows})
+    short = _markdown(title, summary, sections)
+    rows = sorted((row for section in sections for row in section.rows), key=lambda row: row.name)
+    for place in (output / own(weights), output):
+        place.mkdir(parents=True, exist_ok=True)
+        storage.write_bytes(str(place / REPORT), text.encode())
+        storage.write_bytes(str(place / SHORT), short.encode())
+        _write_table(place / TABLE, rows)
+        # Last: whoever waits for the figures finds the rest.
+        storage.write_json(str(place / FIGURES), {row.name: row.value for row in rows})
 
 
 def _markdown(title: str, summary: str, sections: Sequence[Section]) -> str:
@@ -145,20 +162,6 @@ def _markdown(title: str, summary: str, sections: Sequence[Section]) -> str:
     return "\n".join(lines)
 
 
-def _versions(models: Mapping[str, Path], manifest: Manifest) -> list[tuple[str, str]]:
-    found = [("dataset", manifest.version), ("dataset published", manifest.created_at)]
-    found += [("tokenizer", manifest.tokenizer_sha256), ("dVAE of the codes", manifest.dvae_sha256)]
-    for name, directory in models.items():
-        summary = json.loads((finished.require(directory) / "summary.json").read_text())
-        found.append((f"{name}, weights", finished.sha256(directory)))
-        found += [
-            (f"{name}, {key}", str(summary[key])) for key in ("recipe", "updates") if key in summary
-        ]
-    for record in manifest.stages:
-        found.append((f"{record.dataset}, batch {record.batch}", record.content))
-    return found
-
-
 def _write_table(path: Path, rows: Sequence[Figure]) -> None:
     import pyarrow.parquet as pq
 
@@ -168,6 +171,7 @@ def _write_table(path: Path, rows: Sequence[Figure]) -> None:
             "value": None if isinstance(row.value, str) else float(row.value),
             "text": row.value if isinstance(row.value, str) else None,
             "unit": row.unit,
+            "network": row.network or None,
         }
         for row in rows
     ]

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import whole_batches
+from fetched_corpus import artwork, fetched_pairs, row
 
 from assets.curate import curated_pairs
 from assets.dedupe import coco_hash_index, deduped_pairs
@@ -20,8 +21,9 @@ from assets.encode import token_grids
 from assets.lib import trainer
 from assets.publish import token_dataset
 from assets.scores import nsfw_scores, text_area_scores
-from assets.validate import evaluation
+from assets.validate import _page, evaluation
 from pipelines import ledger, schemas
+from pipelines.crawl.batches import CrawlBatch, Source, SourceKind, write_batch
 from pipelines.curate import score_models
 from pipelines.curate.scores import Score, scores_schema
 from pipelines.dedupe.embedding_schema import overlap_schema
@@ -119,15 +121,23 @@ def test_a_version_tells_its_rows_and_the_evaluation_its_report(
     def evaluate(_context: object, _program: object) -> None:
         directory = Path(settings.layout.evaluation)
         directory.mkdir()
-        (directory / "evaluation.json").write_text('{"psnr_db": 12.5}')
+        figures = {"psnr_db": 12.5, "dalle_sha256": "0123456789abcdef" * 4}
+        (directory / "evaluation.json").write_text(json.dumps(figures))
         (directory / "report.md").write_text("# dalle\n\n| figure |\n|---|\n" + "| x |\n" * 90_000)
-        (directory / "report.html").write_text("<!doctype html>")
+        own = directory / "model=0123456789ab"
+        own.mkdir()
+        (own / "report.html").write_text("<!doctype html>")
 
     monkeypatch.setattr(trainer, "run", evaluate)
+    monkeypatch.setenv("DALLE_PORT", "4000")
     shown = page(tmp_path, evaluation)
     assert isinstance(shown["report"], dg.MarkdownMetadataValue), "the UI opens it"
     assert shown["report"].value.startswith("# dalle")
-    assert shown["report with pictures"].value == f"{settings.layout.evaluation}/report.html"
+    link = "http://127.0.0.1:4001/model=0123456789ab/report.html"
+    assert shown["report with pictures"] == dg.MetadataValue.url(link)
+    # The promoted model's page links in the same way, and to no report that was never written.
+    assert _page(settings, "0123456789ab" + "0" * 52)["report with pictures"].value == link
+    assert _page(settings, "f" * 64) == {}
     assert shown["psnr_db"].value == 12.5
 
 
@@ -147,6 +157,22 @@ def test_scores_tell_their_rows(
 
 def _load_scorer() -> Any:
     return lambda images, _captions: np.zeros(len(images), np.float32)
+
+
+def test_rows_without_a_picture_are_among_the_examples(tmp_path: Path) -> None:
+    layout = whole_batches.settings(tmp_path).layout
+    sources = (Source("l", SourceKind.URL_LIST, ("l.tsv",)),)
+    write_batch(CrawlBatch("b", sources), layout)
+    bad = row(1, "a rocket that flies to the moon", b"<html>" + b" " * 500)
+    fetched_pairs(layout, "b", [bad, row(2, "sale sale sale", artwork()["rocket"])])
+    shown = page(tmp_path, curated_pairs, "b")
+    repetitive, undecodable = records(shown["examples of rows dropped"])
+    assert undecodable["reason"] == "not_an_image"
+    assert undecodable["detail"].startswith("none of JPEG")
+    assert (undecodable["url"], undecodable["caption"]) == (bad["url"], bad["caption_raw"])
+    found = (repetitive["reason"], repetitive["caption"])
+    assert found == ("caption_repetitive", "sale sale sale")
+    assert "data:image/" in shown["dropped"].value
 
 
 def test_repeats_are_beside_what_is_kept(root: Path) -> None:

@@ -44,7 +44,8 @@ def test_the_words_reach_the_program_after_the_assets_own(
     def run(_context: object, program: TrainingProgram) -> None:
         programs.append(program)
         Path(layout.evaluation).mkdir(exist_ok=True)
-        Path(layout.evaluation, "evaluation.json").write_text(json.dumps({"fid_blur_0": 1.0}))
+        found = {"fid_blur_0": 1.0, "dalle_sha256": "ab" * 32}
+        Path(layout.evaluation, "evaluation.json").write_text(json.dumps(found))
         Path(layout.evaluation, "report.md").write_text("# Report")
 
     monkeypatch.setattr(trainer, "run", run)

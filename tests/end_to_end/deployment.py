@@ -73,6 +73,7 @@ def make_site(directory: Path, updates: int) -> Site:
         "DAGSTER_HOME": str(home),
         "DALLE_DEMO_DIRECTORY": str(directory / "demo"),
         "DALLE_DEMO_PORT": str(free_port()),
+        "DALLE_REPORT_PORT": str(free_port()),
         "DALLE_DEMO_LIMIT": "64",
         "DALLE_MAX_UPDATES": str(updates),
     }

@@ -15,7 +15,10 @@ pytestmark = pytest.mark.slow
 
 def test_up_and_down(tmp_path: Path) -> None:
     site = make_site(tmp_path, updates=1)
-    port = str(free_port())
+    port, reports = str(free_port()), site.environment["DALLE_REPORT_PORT"]
+    report = site.data / "evaluation/model=0123456789ab/report.html"
+    report.parent.mkdir(parents=True)
+    report.write_text("<!doctype html><title>a report</title>")
     program = subprocess.Popen(
         [sys.executable, "-m", "assets.up"],
         cwd=REPOSITORY,
@@ -23,6 +26,8 @@ def test_up_and_down(tmp_path: Path) -> None:
     )
     try:
         assert "dagster_webserver_version" in _answer(f"http://127.0.0.1:{port}/server_info")
+        served = _answer(f"http://127.0.0.1:{reports}/model=0123456789ab/report.html")
+        assert served == report.read_text()
         question = "{workspaceOrError{...on Workspace{locationEntries{name loadStatus}}}}"
         entries = requests.post(
             f"http://127.0.0.1:{port}/graphql", json={"query": question}, timeout=30

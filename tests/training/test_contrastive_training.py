@@ -1,6 +1,7 @@
 """The contrastive training program from end to end: learned, interrupted, resumed, split."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,16 +16,21 @@ from safetensors.torch import load_file
 from shape_corpus import captions, drawing, write_pairs
 from tiny_training import Finished
 
+from pipelines import storage
 from pipelines.encode import bpe
 from pipelines.encode.config import BpeConfig
 from pipelines.layout import Layout
 from training import recipes, sample, train_contrastive
+from training.contrastive import report
 from training.contrastive.checkpoint import load_embedder, model_id
 from training.contrastive.columns import load_image_encoder, load_pair_scorer
 from training.contrastive.rerank import load_ranker
+from training.drawing.sampling import draw_codes, pictures_of
 from training.dvae.images import to_tensor
 from training.errors import InputError
-from training.reporting import read_metrics
+from training.models.loading import load_dvae, load_transformer
+from training.reporting import METRICS, read_metrics
+from training.token_data import TokenData
 
 UPDATES = tiny_training.tiny().contrastive_training.updates
 
@@ -61,6 +67,21 @@ def trained(layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, handler in handlers.items():
         signal.signal(number, handler)
     return output
+
+
+def test_retrieval_is_printed_beside_chance(
+    layout: Layout, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(trained / METRICS, tmp_path)
+    files = storage.list_files(layout.dataset("deduped_pairs", "a"), ".parquet")
+    splits = tiny_training.tiny().split
+    found = report.write(load_embedder(trained), tmp_path, files, splits)
+    lines = capsys.readouterr().out.splitlines()
+    for split, line in zip(("validation", "held_out"), lines, strict=True):
+        assert line.startswith(f"{split}, {found[f'{split}_pairs']} pairs, recall at 1 / 5: ")
+        for name in ("image_to_text", "text_to_image", "chance"):
+            at_1, at_5 = (float(found[f"{split}_{name}_at_{depth}"]) for depth in (1, 5))
+            assert f"{name.replace('_', ' ')} {at_1:.1%} / {at_5:.1%}" in line
 
 
 def test_it_learns_and_says_what_it_is_worth(trained: Path) -> None:
@@ -168,6 +189,28 @@ def test_the_candidates_of_a_sheet_are_reranked(
         assert line["scores"] == sorted(line["scores"], reverse=True)
     # A small model draws some candidates twice.
     assert any(len(set(line["scores"])) > 1 for line in facts["captions"])
+
+
+def test_the_best_of_many_are_those_ranked_first(
+    finished: Finished, trained: Path, tiny_recipe: str, tmp_path: Path
+) -> None:
+    caption, dvae, dataset = "a red heart", finished.dvae, finished.dataset
+    sample.sample(
+        finished.dalle, tmp_path, dvae, dataset, caption=[caption], candidates=12, best=3,
+        rerank=trained,
+    )  # fmt: skip
+    encoder = TokenData(dataset, tiny_training.tiny()).encoder
+    (drawn,) = draw_codes(load_transformer(finished.dalle), encoder, [caption], 12)
+    pictures = pictures_of(load_dvae(dvae), drawn.codes)
+    scores = load_ranker(trained)(pictures, caption)
+    order = scores.argsort(descending=True, stable=True)[:3]
+    assert order.tolist() != drawn.nats.argsort(stable=True)[:3].tolist()
+    facts = json.loads((tmp_path / "caption-00/samples.json").read_text())
+    assert facts["reranked_by"] == model_id(trained)
+    assert facts["scores"] == pytest.approx(scores[order].tolist(), abs=1e-4)
+    for place, number in enumerate(order.tolist()):
+        with Image.open(tmp_path / f"caption-00/best-{place:02d}.png") as found:
+            assert torch.equal(as_tensor(found)[0], pictures[number])
 
 
 def test_the_model_is_one_that_can_be_loaded_without_its_recipe(trained: Path) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image, ImageFilter
 from torch import nn
 
 from training.errors import InputError
-from training.metrics.features import Features, extract, load_network
+from training.metrics.features import INCEPTION, Features, extract, load_network
 from training.metrics.fidelity import (
     blur_curve,
     blurred,
@@ -21,6 +22,7 @@ from training.metrics.fidelity import (
     inception_score,
     kernel_distance,
 )
+from training.metrics.inception import Inception
 
 
 def features(rows: int, width: int = 24, shift: float = 0.0, seed: int = 0) -> Features:
@@ -150,6 +152,26 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2), path)  # a whole pickled object, which must not be loaded
     with pytest.raises(InputError, match="does not hold the standard Inception weights"):
         load_network(path)
+
+
+def test_the_networks_name_tells_its_weights(tmp_path: Path) -> None:
+    network, path = Inception(), tmp_path / "weights.pth"
+    picture = [torch.full((2, 3, 16, 16), 200, dtype=torch.uint8)]
+    names, found = [], []
+    for _ in range(2):
+        torch.save(network.state_dict(), path)
+        loaded = load_network(path)
+        found.append(extract(loaded, picture).logits)
+        names.append(loaded.name)
+        assert loaded.name == f"{INCEPTION}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+        # Another network of the same shapes.
+        with torch.no_grad():
+            network.fc.weight.neg_()
+    assert names[0] != names[1]
+    assert np.array_equal(found[0], -found[1])
+    sides = [Features(name, found[0], found[0]) for name in names]
+    with pytest.raises(InputError, match=f"features of {names[0]} and {names[1]} cannot"):
+        compare(*sides)
 
 
 def test_no_picture_is_an_error() -> None:

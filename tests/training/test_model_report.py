@@ -1,7 +1,9 @@
 import base64
 import json
 import re
+import shutil
 from html.parser import HTMLParser
+from importlib import metadata
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_training import Finished
 
-from training import evaluate
+from training import code_versions, evaluate, model_report, train_dalle
 from training import finished as finished_models
 from training.contrastive.report import distinct
 from training.recipes import recipe
@@ -48,7 +50,8 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_report_stands_alone_and_tells_everything(
     finished: Finished, tiny_recipe: str, evaluated: Path
 ) -> None:
-    evaluate.evaluate(finished.dalle, finished.dvae, finished.dataset, evaluated, pictures=16)
+    models = (finished.dalle, finished.dvae, finished.dataset)
+    evaluate.evaluate(*models, evaluated, pictures=16, seed=7)
     text = (evaluated / "report.html").read_text()
     page = _Page(text)
     assert page.sources
@@ -60,6 +63,21 @@ def test_the_report_stands_alone_and_tells_everything(
         assert kind == "data:image/png;base64"
         assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
     manifest = TokenData(finished.dataset, recipe(tiny_recipe)).manifest
+    versions = dict(zip(page.cells[::-1][1::2], page.cells[::-1][::2], strict=False))
+    expected = {
+        "configuration of the dataset": manifest.configuration,
+        "contract version of the dataset": manifest.contract_version,
+        "dalle, version of the training code": code_versions.DALLE,
+        "dvae, version of the training code": code_versions.DVAE,
+        "evaluation, network": "efficientnet-lite0",
+        "evaluation, precision of drawing": "fp32",
+        "evaluation, seed": "7",
+        "evaluation, candidates": "1",
+        "torch": metadata.version("torch"),
+        "torchmetrics": metadata.version("torchmetrics"),
+    }
+    assert {name: versions.get(name) for name in expected} == expected
+    assert "evaluation, reranker" not in versions
     for value in (
         manifest.version,
         manifest.tokenizer_sha256,
@@ -96,6 +114,24 @@ def test_the_short_report_has_every_figure_and_no_picture(evaluated: Path) -> No
     assert "data:image" not in text
     titles = re.findall(r"<h2 id=.*?>(.*?)</h2>", (evaluated / "report.html").read_text())
     assert re.findall(r"^## (.*)$", text, re.M) == titles
+
+
+def test_another_models_report_leaves_the_first_ones(
+    finished: Finished, tiny_recipe: str, evaluated: Path, tmp_path: Path
+) -> None:
+    names = ("report.html", "report.md", "evaluation.json", "evaluation.parquet")
+    first = model_report.own(finished_models.sha256(finished.dalle))
+    before = {name: (evaluated / name).read_bytes() for name in names}
+    other = tmp_path / "dalle"
+    train_dalle.train(tiny_recipe, finished.dataset, other, updates=2)
+    output = Path(shutil.copytree(evaluated, tmp_path / "evaluation"))
+    evaluate.evaluate(other, finished.dvae, finished.dataset, output, pictures=4)
+    second = model_report.own(finished_models.sha256(other))
+    assert {path.name for path in output.glob("model=*")} == {first, second}
+    assert {name: (output / first / name).read_bytes() for name in names} == before
+    newest = {name: (output / name).read_bytes() for name in names}
+    assert {name: (output / second / name).read_bytes() for name in names} == newest
+    assert all(newest[name] != before[name] for name in names)
 
 
 def test_drawn_pictures_are_compared_at_every_radius(evaluated: Path) -> None:

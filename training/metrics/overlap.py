@@ -1,35 +1,50 @@
-"""Which reference pictures the training data copies, to measure without them, too.
+"""Which reference pictures the crawl has copies of, to measure without them, too.
 
 The paper kept overlapping pictures in its data and measured twice (arXiv 2102.12092, section
-3.1). Here deduplication writes into `dup_of` which reference a kept pair copies (modes `report`
-and `flag`); pairs that were dropped are in no model.
+3.1). Here deduplication lists the references that a batch's pairs copy, those of dropped pairs
+too, so that the second measurement is there in each of its modes.
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines import ledger, parquet
-from pipelines.storage import list_files
+from pipelines import ledger, parquet, storage
+from pipelines.layout import join
+from pipelines.schemas import OVERLAP_FILE
+from training.errors import InputError
 
 
 def copied_references(pairs: Iterable[str]) -> frozenset[str]:
-    """Names of the references that the kept pairs of batches copy.
+    """Names of the references that pairs of batches copy, whether these were kept or dropped.
 
     Args:
         pairs: directories deduped_pairs/batch=...
 
     Raises:
         DatasetError, FileNotFoundError: if one is not finished.
+        InputError: if one has no list of references.
     """
     found: set[str] = set()
     for directory in pairs:
         ledger.require_success(directory)
-        for part in list_files(directory, ".parquet"):
-            for batch in parquet.read_batches(part, columns=["dup_of"]):
-                found.update(batch.column(0).drop_null().to_pylist())
+        url = join(directory, OVERLAP_FILE)
+        if not storage.exists(url):
+            raise InputError(
+                f"{url}, the references that the batch's pairs copy, is missing; remove "
+                f"{directory} and materialise deduped_pairs of that batch again"
+            )
+        for batch in parquet.read_batches(url, columns=["reference"]):
+            found.update(batch.column(0).to_pylist())
     return frozenset(found)
+
+
+def not_given(batches: Iterable[str], pairs: Iterable[str]) -> list[str]:
+    """Batches of a dataset of which no directory is among `pairs`."""
+    there = {PurePath(directory).name.removeprefix("batch=") for directory in pairs}
+    return [name for name in batches if name not in there]
 
 
 def overlapping(names: Sequence[str], copied: Iterable[str]) -> npt.NDArray[np.bool_]:

@@ -50,8 +50,7 @@ def line_panels(
         axes.minorticks_off()
         axes.set(title=title, xlabel=x_label)
         axes.grid(alpha=0.3)
-        if len(lines) > 1:
-            axes.legend(fontsize=8)
+        axes.legend(fontsize=8)
     figure.suptitle(caption, fontsize=10)
     _save(figure, path)
 

@@ -2,7 +2,7 @@
 
 One picture for each caption, the best of N by the contrastive model, against as many reference
 pictures: both sides blurred with a growing radius (Figure 9 a, b), the best of the first 1, 2, 4,
-..., N (Figure 9 c), and each with all references and without those that the training data copies.
+..., N (Figure 9 c), and each with all references and without those that the crawl has copies of.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from training.drawing.pictures import contact_sheet, to_images
 from training.metrics.drawings import Drawings
-from training.metrics.features import Features, Network
+from training.metrics.features import PUBLISHED, Features, Network
 from training.metrics.fidelity import RADII, Fidelity, blur_curve, compare
 from training.metrics.plots import Line, line_panels, sheet_scale
 from training.metrics.reference_set import ReferenceSet
@@ -27,7 +27,7 @@ _LEAST_PICTURES = 2
 _NOTES = (
     "FID is biased upwards for few pictures, and more so the fewer there are: compare it with "
     "figures of as many pictures and of the same network only. KID has no such bias. Published "
-    "figures are of 30,000 pictures and inception-v3-2015-12-05."
+    f"figures are of 30,000 pictures and {PUBLISHED}."
 )
 
 
@@ -75,7 +75,7 @@ def measure(
         references: the set.
         drawings: of its captions, drawn.
         network: gives the features.
-        copied: which references the training data copies, bool [captions]; None if unknown.
+        copied: which references the crawl has copies of, bool [captions]; None if unknown.
         output: directory of the plots.
     """
     print(f"{references.title}: features by {network.name}", flush=True)
@@ -93,18 +93,20 @@ def measure(
     }
     if copied is not None:
         figures[f"{prefix}overlapping_pictures"] = int(copied.sum())
+    if len(found.best_of) > 1:
+        figures[f"{prefix}reranker"] = drawings.painter.embedder_id
     for name in masks:
         figures |= _figures(prefix + name, radii[name], candidates[name])
     plots = [output / f"{prefix}{name}.png" for name in ("blur", "reranking", "samples")]
-    caption = f"{len(references.captions):,} pictures a side, {network.name}"
-    line_panels(_panels(radii), "blur radius, pixels", caption, plots[0])
+    line_panels(_panels(radii), "blur radius, pixels", network.name, plots[0])
     if len(found.best_of) > 1:
         x = "candidates, of which the best is taken"
-        line_panels(_panels(candidates), x, caption, plots[1], doubling=True)
+        line_panels(_panels(candidates), x, network.name, plots[1], doubling=True)
     else:
         del plots[1]
     _sheet(references, drawings, list(found.best_of), plots[-1])
-    return Section(references.title, _notes(references, drawings, copied), figures, plots)
+    notes = _notes(references, drawings, copied)
+    return Section(references.title, notes, figures, plots, network.name)
 
 
 def _masks(captions: int, copied: npt.NDArray[np.bool_] | None) -> dict[str, npt.NDArray[np.bool_]]:
@@ -159,14 +161,18 @@ def _panels(
 ) -> dict[str, list[Line]]:
     panels: dict[str, list[Line]] = {"FID": [], "KID": [], "inception score": []}
     for name, by in found.items():
-        label = "without overlapping references" if name else "drawn"
         x, values = list(by), list(by.values())
+        # FID depends on the number, and the lines of a panel may differ in it.
+        side = f"{values[0].pictures:,} a side"
+        label = f"{'without overlapping references' if name else 'drawn'}, {side}"
         panels["FID"].append(Line(label, x, [one.fid for one in values]))
         panels["KID"].append(Line(label, x, [one.kid for one in values]))
         panels["inception score"].append(Line(label, x, [one.inception_score for one in values]))
     # Behind the others, whose colours are then the same in every panel.
-    scores = [one.reference_score for one in found[""].values()]
-    panels["inception score"].append(Line("reference", list(found[""]), scores))
+    every = list(found[""].values())
+    scores = [one.reference_score for one in every]
+    label = f"reference, {every[0].pictures:,} pictures"
+    panels["inception score"].append(Line(label, list(found[""]), scores))
     return panels
 
 
@@ -210,7 +216,7 @@ def _notes(
         )
     if copied is not None:
         notes.append(
-            f"The training data copies the references of {copied.sum():,} of {count:,} captions"
+            f"The crawl has copies of the references of {copied.sum():,} of {count:,} captions"
             + ("; without them: no_overlap." if copied.any() else ".")
         )
     best = "the best of the first " + ", ".join(map(str, doublings(drawings.candidates)))
