@@ -10,6 +10,10 @@ from pipelines.publish.manifest import DatasetError
 from training.errors import InputError
 
 USAGE = 2
+_LESS_MEMORY = (
+    "take fewer rows at a time (--micro-batch, --candidates), --recompute, or several processes "
+    "with --shard, as far as the program has them; nvidia-smi tells what else uses the GPU"
+)
 
 
 def new_app() -> typer.Typer:
@@ -20,8 +24,8 @@ def new_app() -> typer.Typer:
 def run(program: Callable[..., Any] | typer.Typer) -> None:
     """Parse the command line for `program`, a function or an app of several, and run it.
 
-    Exits with status 2 and one line on stderr if what was asked for cannot be done; any other
-    exception is a defect and keeps its traceback.
+    Exits with status 2 and one line on stderr if what was asked for cannot be done, or a GPU has
+    too little memory for it; any other exception is a defect and keeps its traceback.
     """
     try:
         if isinstance(program, typer.Typer):
@@ -31,4 +35,12 @@ def run(program: Callable[..., Any] | typer.Typer) -> None:
         app()
     except (InputError, DatasetError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except RuntimeError as error:
+        # Where it is not imported, it was not torch.
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+            raise
+        said = " ".join(str(error).split(". ")[0].split())
+        print(f"error: {said}; {_LESS_MEMORY}", file=sys.stderr)
         sys.exit(USAGE)

@@ -7,6 +7,7 @@ out. The count goes on over the ends of windows and epochs, so no row is left ou
 has a batch more or less than another.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,8 @@ from training.splits import Split, rows_of
 class Position:
     """Where a stream stands: rows taken from a window of an epoch.
 
-    `before` counts the rows of all processes before this window, modulo their number.
+    `before` counts the rows of all processes before this window, modulo their number. `row` may
+    be more than the window has for this process: those rows are of the windows behind it.
     """
 
     epoch: int = 0
@@ -53,7 +55,8 @@ class RowStream:
         made_with: what the files' schema metadata must say.
 
     Raises:
-        InputError: if the files hold no row at all, or one was made with something else.
+        InputError: if the files hold no row at all, or one cannot be read, or was made with
+            something else.
     """
 
     def __init__(
@@ -111,9 +114,13 @@ class RowStream:
                 found += rows
                 yield mine.append_column("epoch", pa.array(np.full(len(mine), at.epoch, np.int32)))
                 before = (at.before + rows) % self.world
-                self.position = Position(at.epoch, at.window + 1, 0, before)
+                # More than there are, where the processes that read it before were of another
+                # number: those are the next window's first.
+                beyond = at.row - len(mine)
+                self.position = Position(at.epoch, at.window + 1, beyond, before)
             found += known
-            self.position = Position(self.position.epoch + 1, before=self.position.before)
+            at = self.position
+            self.position = Position(at.epoch + 1, 0, at.row, at.before)
         raise self._too_few(0, 1)
 
     def all_rows(self, limit: int, least: int = 0) -> pa.Table:
@@ -160,7 +167,7 @@ class RowStream:
 
     def _load(self, group: _RowGroup) -> pa.Table:
         """This split's rows of a row group; of one without any, only what tells so is read."""
-        with fsspec.open(group.url, "rb") as stream, pq.ParquetFile(stream) as file:
+        with _opened(group.url) as file:
             known = file.read_row_group(group.index, columns=["uid", "caption"])
             keep = pa.array(rows_of(self.split, self.splits, known["uid"], known["caption"]))
             if not keep.true_count:
@@ -174,8 +181,21 @@ class RowStream:
         return table.filter(keep).select(self.columns)
 
 
+@contextlib.contextmanager
+def _opened(url: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file; what is wrong with it, while it is open too, is one sentence."""
+    try:
+        with fsspec.open(url, "rb") as stream, pq.ParquetFile(stream) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        problem = " ".join(str(error).split())
+        raise InputError(
+            f"{url} cannot be read: {problem}; if it is damaged, copy it or publish it again"
+        ) from error
+
+
 def _row_groups(url: str, made_with: Mapping[str, str]) -> list[_RowGroup]:
-    with fsspec.open(url, "rb") as stream, pq.ParquetFile(stream) as file:
+    with _opened(url) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         metadata = file.schema_arrow.metadata or {}
     for name, wanted in made_with.items():

@@ -20,7 +20,15 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pipelines import storage
 from pipelines.layout import join
-from pipelines.publish.manifest import DatasetError, Level, Manifest, read_manifest, verify
+from pipelines.publish.manifest import (
+    MANIFEST,
+    DatasetError,
+    Level,
+    Manifest,
+    read_manifest,
+    sha256,
+    verify,
+)
 from training.config import Recipe
 from training.errors import InputError
 from training.row_stream import Position, RowStream
@@ -84,22 +92,48 @@ class TokenData:
     """A published version, read for one recipe.
 
     Args:
-        directory: a version, or the directory of all (its current one is taken).
-        recipe: whose grid and text length must fit.
+        directory: a version, its `manifest.json`, or the directory of all versions (the current
+            one is taken).
+        recipe: whose grid, text length and vocabularies must fit.
 
     Raises:
         DatasetMismatchError: if they do not.
-        DatasetError: if a file is not what the manifest says.
+        DatasetError: if a file is missing or has another size than the manifest says, or the
+            tokenizer another hash; hashes of the token files are `verify_tokens`'.
     """
 
     def __init__(self, directory: str, recipe: Recipe):
-        self.manifest: Manifest = read_manifest(directory)
+        self.manifest: Manifest = read_manifest(_version(directory))
         verify(self.manifest, Level.SIZES)
         _check(self.manifest, recipe)
         self.recipe = recipe
         self.encoder = TextEncoder(_tokenizer(self.manifest), recipe.text.length)
         self.maker = BatchMaker(self.encoder, recipe.text.dropout)
+        if self.encoder.vocabulary > recipe.text.vocabulary:
+            raise DatasetMismatchError(
+                f"the tokenizer of {self.manifest.directory} has {self.encoder.vocabulary} ids, "
+                f"recipe {recipe.name} takes at most {recipe.text.vocabulary}; encode with a "
+                "smaller vocabulary, or choose the recipe it was made for"
+            )
         self.urls = [self.manifest.url(file) for file in self.manifest.token_files]
+
+    def verify_tokens(self, rank: int = 0, world: int = 1) -> None:
+        """Compare this process's share of the token files, byte by byte, with the manifest.
+
+        Raises:
+            DatasetError: naming the first one whose SHA-256 is another, or that cannot be read.
+        """
+        for file in self.manifest.token_files[rank::world]:
+            url = self.manifest.url(file)
+            try:
+                found = sha256(url)
+            except OSError as error:
+                raise DatasetError(f"{url} cannot be read: {error}") from error
+            if found != file.sha256:
+                raise DatasetError(
+                    f"{url} has sha256 {found}, its manifest says {file.sha256}; copy the file "
+                    "again, or publish the dataset again"
+                )
 
     def require_dvae(self, sha256: str) -> None:
         """Check that codes of this dataset mean pictures to the dVAE of this hash.
@@ -207,6 +241,12 @@ class Batches(IterableDataset[tuple[TokenBatch, Position]]):
 
 def _as_it_is(item: Any) -> Any:
     return item
+
+
+def _version(dataset: str) -> str:
+    """A version may be named by its manifest."""
+    directory, _, name = dataset.rpartition("/")
+    return directory or "." if name == MANIFEST else dataset
 
 
 def _tokenizer(manifest: Manifest) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines import ledger
+from pipelines.publish.manifest import DatasetError
 from training import cli, code_versions, finished, loop, remote, runtime
 from training.alone import only_training
 from training.checkpoints import checkpoint
@@ -76,9 +77,25 @@ def measure(model: Transformer, data: TokenData) -> dict[str, float | int | str]
     return summary
 
 
+def _verify(data: TokenData, process: runtime.Runtime) -> None:
+    """Have every process read its share of the data; if one finds damage, all of them end."""
+    if process.first:
+        size = sum(file.bytes for file in data.manifest.token_files)
+        typer.echo(f"comparing the hashes of {size / 1e9:.3g} GB of tokens with the manifest")
+    damage: DatasetError | None = None
+    try:
+        data.verify_tokens(process.rank, process.world)
+    except DatasetError as error:
+        damage = error
+    if runtime.greatest(int(damage is not None))[0]:
+        raise damage or runtime.PeerLost
+
+
 def train(
     recipe: Annotated[str, typer.Option(help="demo, small, cc3m_1b or paper_12b")],
-    dataset: Annotated[str, typer.Option(help="a version token_dataset/v=...")],
+    dataset: Annotated[
+        str, typer.Option(help="a version token_dataset/v=..., or its manifest.json")
+    ],
     output: Annotated[
         Path, typer.Option(parser=remote.local, help="directory of checkpoints and the result")
     ],
@@ -111,10 +128,13 @@ def train(
             parser=remote.local, help="a finished transformer whose weights to begin with"
         ),
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="compile each block (torch.compile)")
+    ] = False,
 ) -> None:
     """Train the transformer, going on from the newest checkpoint in OUTPUT."""
     chosen = recipe_named(recipe)
-    execution = Execution(Precision(precision), recompute, shard, compress, micro_batch)
+    execution = Execution(Precision(precision), recompute, shard, compress, micro_batch, compiled)
     training = chosen.dalle_training
     total = updates or training.updates
     data = TokenData(dataset, chosen)
@@ -130,6 +150,7 @@ def train(
             typer.echo(f"{output} is up to date")
             return
         process = runtime.start()
+        _verify(data, process)
         trainer = DALLETrainer(data, process, fingerprint, execution, start=start)
         trained_on = {
             "dataset": data.manifest.version,
@@ -157,8 +178,8 @@ def train(
             trained_on=trained_on,
         )
         model = trainer.averaged()
-        if process.first:
-            summary = measure(model, data) | {
+        if model is not None:
+            summary = measure(model.to(process.device), data) | {
                 "recipe": chosen.name,
                 "updates": total,
                 "parameters": sum(p.numel() for p in model.parameters()),

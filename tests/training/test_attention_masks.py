@@ -6,6 +6,8 @@ import torch
 from training.models.attention import Pattern
 from training.models.attention_masks import KINDS, attention_mask, layer_kinds
 
+# Text positions of the paper's model, the start token among them.
+FULL = 257
 # The masks of the paper's figure 11, whole: 6 text tokens and a grid of 4 x 4, kernel 3. A line is
 # a query, x what it attends to; `transposed` is the column mask over transposed image states.
 DRAWN = {
@@ -134,6 +136,21 @@ def test_nothing_sees_the_future_and_everything_sees_itself(kind: str) -> None:
     mask = attention_mask(kind, 256, 32)
     assert not mask.triu(1).any()
     assert mask.diagonal().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_full_size_the_image_sees_all_text_and_text_sees_none_of_the_image(kind: str) -> None:
+    mask = Pattern(kind, FULL, 32, 11).mask()
+    assert mask[FULL:, :FULL].all()
+    assert torch.equal(mask[:FULL, :FULL], torch.ones(FULL, FULL, dtype=torch.bool).tril())
+    assert not mask[:FULL, FULL:].any()
+
+
+def test_at_full_size_transposed_columns_are_triangles_on_the_diagonal() -> None:
+    """The last code, which is no input, is the last in both orders."""
+    columns = Pattern("column", FULL, 32, 11).mask()[FULL:, FULL:]
+    triangle = torch.ones(32, 32).tril()
+    assert torch.equal(columns, torch.kron(torch.eye(32), triangle).bool()[:-1, :-1])
 
 
 def test_row_has_33_keys_and_ends_one_row_above() -> None:

@@ -12,6 +12,7 @@ from training.models.attention_masks import KINDS, attention_mask
 # (text positions, grid, kernel): the kernel is wider than the grid, the paper's, and a grid whose
 # positions do not fill whole tiles.
 SHAPES = [(3, 4, 11), (6, 4, 3), (20, 13, 5)]
+CPU = torch.device("cpu")
 # A few units in the last place of fp32 and of bf16 (whose inputs and results are rounded to 2**-8).
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 3e-2}
 
@@ -64,6 +65,35 @@ def test_flex_attention_sees_the_same_mask(kind: str, shape: tuple[int, int, int
     assert torch.equal(dense[0, 0], pattern.mask())
     found = flex_attention(q, k, v, block_mask=blocks)
     torch.testing.assert_close(found, dense_attention(q, k, v, pattern), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_reach_exactly_the_keys_of_the_full_mask(kind: str) -> None:
+    pattern = Pattern(kind, 257, 32, 11)
+    torch.manual_seed(0)
+    given = torch.randn(1, pattern.length, 3, 1, 4, requires_grad=True)
+    out, mask = attention(given, pattern), pattern.mask()
+    for query in (0, 256, 257, 257 + 5 * 32 + 7, pattern.length - 1):
+        (gradient,) = torch.autograd.grad(out[0, 0, query].sum(), given, retain_graph=True)
+        values = gradient[0, :, 2, 0].abs().sum(-1)
+        assert torch.equal(values > 0, mask[query])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_flex_attention_in_bf16_and_its_blocks_at_full_size(kind: str) -> None:
+    pattern = Pattern(kind, 257, 32, 11)
+    blocks = paths.block_mask(pattern, CPU)
+    # Every pair that the mask allows lies in a block that is computed.
+    computed = blocks.to_dense()[0, 0].bool()
+    size = blocks.BLOCK_SIZE[0]
+    query, key = pattern.mask().nonzero(as_tuple=True)
+    assert computed[query // size, key // size].all()
+    small = Pattern(kind, *SHAPES[1])
+    q, k, v = split(heads(small, torch.bfloat16).detach())
+    found = flex_attention(q, k, v, block_mask=paths.block_mask(small, CPU))
+    assert found.dtype == torch.bfloat16
+    exact = dense_attention(q.float(), k.float(), v.float(), small)
+    torch.testing.assert_close(found.float(), exact, atol=TOLERANCE[torch.bfloat16], rtol=0)
 
 
 def test_blocks_of_transposed_columns_are_fewer_than_of_raster_ones() -> None:

@@ -29,13 +29,19 @@ def test_what_was_saved_is_found_and_two_are_kept(tmp_path: Path) -> None:
     assert torch.equal(found.tensors["model"]["w"], torch.full((2, 3), 30.0))
 
 
-def test_another_run_is_not_resumed(tmp_path: Path) -> None:
+def test_another_run_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint.save(tmp_path, state(1, "mine"))
-    checkpoint.save(tmp_path, state(2, "another"))
+    another = dataclasses.replace(state(2, "another"), trained_on={"dataset": "v1"})
+    checkpoint.save(tmp_path, another)
     found = checkpoint.newest(tmp_path, "mine")
     assert found is not None
     assert found.update == 1
+    assert capsys.readouterr().err == ""
     assert checkpoint.newest(tmp_path, "third") is None
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"warning: {tmp_path}/update-000000002 on dataset v1 is of another")
+    assert "begins at update 0" in warning
+    assert "give another --output" in warning
 
 
 def test_a_directory_torn_by_a_kill_is_ignored_and_removed(

@@ -1,14 +1,18 @@
 """A mistake of the caller is one sentence on stderr and exit status 2."""
 
+import dataclasses
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import tiny_training
+import torch
 from tiny_training import Finished
 
 from pipelines.layout import Layout
+from training import cli, recipes
 
 # Programs of both models, and what their options for the transformer and the output are called.
 PROGRAMS = [
@@ -85,6 +89,49 @@ def test_dataset_of_another_grid(
     assert_one_sentence(found, "has grid 4, recipe paper_12b needs 32; publish a dataset for")
 
 
+def test_a_flipped_bit_of_the_tokens(
+    run: tiny_training.Runner, finished: Finished, tiny_recipe: str, tmp_path: Path
+) -> None:
+    folder, output = tmp_path / "v=copy", tmp_path / "o"
+    shutil.copytree(finished.dataset, folder)
+    train = ("training.train_dalle", "--recipe", tiny_recipe, "--output", output, "--dataset")
+    (part,) = folder.glob("tokens/*.parquet")
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+    found = run(*train, folder / "manifest.json")
+    assert_one_sentence(found, f"{part} has sha256")
+    assert_one_sentence(found, "copy the file again, or publish the dataset again")
+    assert not (output / "checkpoints").exists()
+
+
+def test_a_tokenizer_with_more_ids_than_the_recipe_takes(
+    run: tiny_training.Runner, finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recipe = tiny_training.tiny()
+    smaller = dataclasses.replace(recipe, text=dataclasses.replace(recipe.text, vocabulary=300))
+    monkeypatch.setitem(recipes.RECIPES, "smaller", lambda: smaller)
+    found = run(
+        "training.train_dalle", "--recipe", "smaller", "--dataset", finished.dataset,
+        "--output", tmp_path,
+    )  # fmt: skip
+    assert_one_sentence(found, "has 320 ids, recipe tiny takes at most 300; encode with")
+
+
+def test_a_gpu_without_enough_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nAnd more.")
+
+    monkeypatch.setattr(sys, "argv", ["full"])
+    with pytest.raises(SystemExit) as end:
+        cli.run(full)
+    found = (int(str(end.value.code)), capsys.readouterr().err)
+    assert_one_sentence(found, "error: CUDA out of memory; take fewer rows at a time")
+    assert_one_sentence(found, "--micro-batch, --candidates), --recompute, or several")
+
+
 @pytest.mark.parametrize(("module", "model", "output"), PROGRAMS)
 def test_missing_model(
     run: tiny_training.Runner,
@@ -131,12 +178,13 @@ def test_a_dvae_that_did_not_make_the_codes(
         assert_one_sentence(found, "were made by the dVAE")
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    from training import cli
-
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
+def test_a_defect_keeps_its_traceback(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken() -> None:
-        raise ValueError("a defect")
+        raise kind("a defect")
 
     monkeypatch.setattr(sys, "argv", ["broken"])
-    with pytest.raises(ValueError, match="a defect"):
+    with pytest.raises(kind, match="a defect"):
         cli.run(broken)

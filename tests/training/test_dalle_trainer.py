@@ -1,7 +1,9 @@
-"""An update that must not be made, and what a checkpoint says of its data."""
+"""An update alone: where and how it is computed, when it must not be made, what is stored."""
 
+import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,20 +15,25 @@ from torch import Tensor
 from pipelines.layout import Layout
 from pipelines.publish.use import Use, uses
 from training import loop
+from training.config import TransformerConfig
 from training.dalle.execution import Execution
 from training.dalle.gradient_scales import BACK_OFF, GROWTH
 from training.dalle.precision import Precision
 from training.dalle.trainer import DALLETrainer
 from training.errors import InputError
+from training.models.transformer import Transformer
 from training.runtime import Runtime
 from training.token_data import TokenData
 
 BLOCK = 5
+CPU = torch.device("cpu")
+FIGURES = ("text", "image", "gradient_norm")
+COMPILER = shutil.which("c++") or shutil.which("g++")
 
 
 def trainer_of(finished: Finished, precision: Precision = Precision.FP32) -> DALLETrainer:
     data = TokenData(finished.dataset, tiny_training.tiny())
-    runtime = Runtime(0, 1, torch.device("cpu"))
+    runtime = Runtime(0, 1, CPU)
     return DALLETrainer(data, runtime, "run", Execution(precision))
 
 
@@ -97,6 +104,45 @@ def test_a_thousand_skipped_updates_in_a_row_are_one_error(finished: Finished) -
     trainer.update(3)
     with pytest.raises(InputError, match="1000 updates in a row were not finite"):
         trainer.update(4)
+
+
+def test_a_lone_process_that_is_told_to_shard_computes_on_its_device(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[torch.device] = []
+    monkeypatch.setattr(Transformer, "to", lambda _, device: moved.append(device))
+    data, runtime = TokenData(finished.dataset, tiny_training.tiny()), Runtime(0, 1, CPU)
+    DALLETrainer(data, runtime, "run", Execution(shard=True))
+    assert moved == [CPU]
+
+
+def test_averages_are_a_model_for_the_first_process(finished: Finished) -> None:
+    trainer = trainer_of(finished)
+    trainer.update(0)
+    averages, model = trainer.ema.tensors(), trainer.averaged()
+    assert model is not None
+    assert not model.training
+    assert all(torch.equal(p, averages[name]) for name, p in model.named_parameters())
+    trainer.runtime = Runtime(1, 2, CPU)
+    assert trainer.averaged() is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+def test_compiled_blocks_give_the_same_update(finished: Finished) -> None:
+    from torch._dynamo.utils import counters
+
+    small = TransformerConfig(depth=1, heads=2, head_width=8, convolution_kernel=3)
+    data = TokenData(finished.dataset, dataclasses.replace(tiny_training.tiny(), transformer=small))
+    counters.clear()
+    found = []
+    for compiled in (False, True):
+        execution = Execution(Precision.FP32, compiled=compiled)
+        trainer = DALLETrainer(data, Runtime(0, 1, CPU), "run", execution)
+        found.append([float(trainer.update(0)[name]) for name in FIGURES])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    # Attention stands between two programs of its block.
+    assert counters["stats"]["unique_graphs"] == 3
 
 
 def test_a_checkpoint_names_its_dataset_where_retention_looks(

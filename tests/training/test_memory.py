@@ -75,6 +75,33 @@ def test_the_papers_model_fits_when_it_is_sharded_and_recomputed() -> None:
     assert rows[0] < rows[1] < rows[2] == rows[3]
 
 
+def test_a_machines_own_memory_holds_models_averages_and_what_a_checkpoint_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    whole = of_paper(64, Execution()).moments // 2
+    # Averages and their copy in each process; both moments in the one that writes them.
+    assert of_paper(64, Execution()).host == 8 * 2 * whole + 2 * whole
+    # Of eight shards in each, the models that all build at first are more.
+    assert of_paper(64, Execution(shard=True)).host == pytest.approx(8 * whole, rel=1e-6)
+    assert of_paper(8, Execution(shard=True)).host == pytest.approx(8 * whole, rel=1e-6)
+    need = Need(0, 0, 0, 0, 0, 0, host=3 * 2**30)
+    require(need, 0, Execution(), host_free=3 * 2**30)
+    with pytest.raises(InputError) as raised:
+        require(need, 0, Execution(), host_free=2**30)
+    assert str(raised.value) == (
+        "the 8 processes of this machine need about 3 GiB of its own memory (each builds the "
+        "whole model there, and keeps averaged weights), and 1 GiB are free; take fewer processes "
+        "a machine, --shard, or a smaller recipe"
+    )
+    runtime = Runtime(0, 1, CPU)
+    tokens = {"text_vocabulary": 9, "text_length": 2, "image_vocabulary": 9, "grid": 2}
+    need = estimate(
+        tiny_training.tiny().transformer, tokens, 1, Precision.FP32, Execution(), runtime
+    )
+    assert need.host == 0  # a CPU's is the device's
+
+
 def test_too_little_memory_is_one_sentence_with_what_helps() -> None:
     need = Need(3 * 2**30, 3 * 2**30, 6 * 2**30, 0, 0, 2**30)
     require(need, need.total, Execution())

@@ -41,10 +41,37 @@ def _bytes(rank: int, world: int) -> list[list[int]]:
     return found
 
 
+def _whole(rank: int, world: int) -> list[list[int]]:
+    """What goes over the wire for a layer whose matrices no one has split."""
+    found = []
+    for width, total_rank, _ in TABLE:
+        d = width // SMALLER
+        shapes = [(3 * d, d), (d, d), (4 * d, d), (d, 4 * d)]
+        matrices = {str(i): torch.randn(shape) for i, shape in enumerate(shapes)}
+        hook = PowerSGD(matrices, total_rank // SMALLER)
+        hook._exchange(list(matrices.values()), [torch.randn(shape) for shape in shapes])
+        plain = hook.plain_bytes
+        found.append([hook.take_wire_bytes(), plain, hook.take_wire_bytes()])
+    return found
+
+
+def _loaded(rank: int, world: int) -> dict[str, Tensor]:
+    """Buffers after a checkpoint's sum was loaded, and their own sum."""
+    hook = PowerSGD({"a": torch.zeros(6, 4)}, rank=2)
+    hook.errors["a"].fill_(rank + 1)
+    hook.load({"a": torch.arange(24.0).view_as(hook.errors["a"])})
+    return {"own": hook.errors["a"], "sum": hook.summed_errors()["a"]}
+
+
+def _in_four(rank: int, world: int) -> dict[str, Any]:
+    return {"fit": _fit(rank, world), "loaded": _loaded(rank, world)}
+
+
 def _in_two(rank: int, world: int) -> dict[str, Any]:
     kinds = ("full", "low rank", "overflow")
     found: dict[str, Any] = {kind: _exchange(rank, world, kind) for kind in kinds}
-    return found | {"bytes": _bytes(rank, world), "fit": _fit(rank, world)}
+    found |= {"bytes": _bytes(rank, world), "whole": _whole(rank, world)}
+    return found | _in_four(rank, world)
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +80,37 @@ def two() -> list[dict[str, Any]]:
     return run_in(2, _in_two)
 
 
+@pytest.fixture(scope="module")
+def four() -> list[dict[str, Any]]:
+    """Likewise of four."""
+    return run_in(4, _in_four)
+
+
 def test_it_sends_what_the_papers_table_says(two: list[dict[str, Any]]) -> None:
     found = two[0]["bytes"]
     for (width, rank, percent), (sent, plain) in zip(TABLE, found, strict=True):
         assert (rank_for(width), rank_for(width, SHARDS)) == (rank, rank // SHARDS)
         assert 1 - sent / plain == pytest.approx(1 - 5 * rank / (8 * width), abs=1e-9)
         assert round(100 * (1 - sent / plain)) == percent
+
+
+def test_whole_matrices_are_squeezed_less(two: list[dict[str, Any]]) -> None:
+    shares = []
+    for (width, rank, _), (sent, plain, again) in zip(TABLE, two[0]["whole"], strict=True):
+        assert 1 - sent / plain == pytest.approx(1 - 1.5 * rank / width, abs=1e-9)
+        assert again == 0  # they were taken
+        shares.append(round(100 * (1 - sent / plain)))
+    assert shares == [60, 64, 66]
+
+
+def test_a_stored_sum_is_the_sum_again_in_any_number_of_processes(
+    two: list[dict[str, Any]], four: list[dict[str, Any]]
+) -> None:
+    for processes in (two, four):
+        for found in (process["loaded"] for process in processes):
+            stored = torch.arange(24.0).view_as(found["sum"])
+            assert torch.equal(found["sum"], stored)
+            assert torch.equal(found["own"], stored / len(processes))
 
 
 def _exchange(rank: int, world: int, kind: str) -> dict[str, Tensor]:
@@ -136,8 +188,10 @@ def _losses(rank: int, world: int, compress: bool) -> list[float]:
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_training_loses_little(world: int, two: list[dict[str, Any]]) -> None:
-    found: list[Any] = [p["fit"] for p in two] if world == 2 else run_in(world, _fit)
+def test_training_loses_little(
+    world: int, two: list[dict[str, Any]], four: list[dict[str, Any]]
+) -> None:
+    found: list[Any] = [process["fit"] for process in (two if world == 2 else four)]
     assert all(other == found[0] for other in found)
     start = found[0][0][0]
     plain, compressed = (sum(losses[-10:]) / 10 for losses in found[0])

@@ -7,12 +7,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.checkpoints.resume_position import position_for
 from training.config import SplitConfig
 from training.errors import InputError
 from training.row_stream import Position, RowStream
+from training.runtime import Runtime
 from training.splits import Split
 
 ROWS = 97
@@ -120,6 +123,34 @@ def test_no_row_is_lost_or_doubled(
     assert sorted(n for e, n in counts) == sorted(order)
 
 
+@settings(max_examples=25)
+@given(
+    worlds=st.lists(st.integers(1, 5), min_size=2, max_size=4),
+    batches=st.integers(1, 6),
+    window=st.sampled_from([1, 10, 30, 1000]),
+    split=st.sampled_from([EVERYTHING, PARTS]),
+)
+def test_another_number_of_processes_goes_on_at_the_very_next_row(
+    urls: list[str], worlds: list[int], batches: int, window: int, split: SplitConfig
+) -> None:
+    """Together they take a beginning of the endless order: each row once in an epoch."""
+    taken: list[tuple[int, int]] = []
+    first, before = Position(), worlds[0]
+    for world in worlds:
+        positions = []
+        for rank in range(world):
+            runtime = Runtime(rank, world, torch.device("cpu"))
+            rows = stream(urls, rank=rank, world=world, window_rows=window, splits=split)
+            rows.position = position_for(first, before, {}, runtime)
+            for table in itertools.islice(rows.batches(5), batches):
+                taken += zip(table["epoch"].to_pylist(), numbers(table), strict=True)
+            positions.append(rows.position)
+        first, before = positions[0], world
+    whole = next(stream(urls, window_rows=window, splits=split).batches(len(taken)))
+    order = zip(whole["epoch"].to_pylist(), numbers(whole), strict=True)
+    assert sorted(taken) == sorted(order)
+
+
 def test_no_process_is_ahead_of_another(urls: list[str]) -> None:
     """After any number of batches, processes have together taken a beginning of the order."""
     alone = [numbers(t)[0] for t in itertools.islice(stream(urls).batches(1), 60)]
@@ -213,5 +244,8 @@ def test_of_a_row_group_without_the_split_only_what_tells_so_is_read(tmp_path: P
         file.write(b"\xff" * chunk.total_compressed_size)
     found = stream([str(path)], Split.HELD_OUT, splits=PARTS).all_rows(100)
     assert numbers(found) == list(range(10, 20))
-    with pytest.raises(OSError, match="thrift"):
+    with pytest.raises(InputError, match=r"part.parquet cannot be read: .*thrift.* copy it or"):
         stream([str(path)], Split.TRAIN).all_rows(100)
+    path.write_bytes(b"no Parquet at all")
+    with pytest.raises(InputError, match=r"part.parquet cannot be read: .*Parquet magic bytes"):
+        stream([str(path)])

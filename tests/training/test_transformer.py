@@ -62,6 +62,18 @@ def test_the_future_does_not_leak() -> None:
         assert (norm[: min(position, TEXT) + 1] > 0).all()
 
 
+def test_padding_is_attended_to_and_learns_from_the_image() -> None:
+    model = build()
+    text = model.pad_text(torch.randint(0, WORDS, (1, TEXT)), torch.tensor([2]))
+    codes = torch.randint(0, CODES, (1, GRID**2))
+    model(text, codes).image.backward()
+    gradient = model.text_embedding.weight.grad
+    assert gradient is not None
+    learnt = gradient.norm(dim=-1)[WORDS : WORDS + TEXT] > 0
+    # The pads of positions with words are not there.
+    assert learnt.tolist() == [False, False, True, True, True]
+
+
 @pytest.mark.parametrize("changed", [0, 3, TEXT, TEXT + 7, TEXT + GRID**2 - 2])
 def test_a_changed_token_changes_later_predictions_only(changed: int) -> None:
     model = build()

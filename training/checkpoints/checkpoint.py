@@ -104,8 +104,10 @@ def _write_own_files(temporary: Path, checkpoint: Checkpoint, rank: int) -> None
 def newest(directory: Path, fingerprint: str) -> Checkpoint | None:
     """The newest complete and undamaged checkpoint of this very run, or None.
 
-    A damaged one is left where it is, with a warning, and the one before it is taken.
+    A damaged one is left where it is, with a warning, and the one before it is taken; a warning
+    says too if there are another run's alone.
     """
+    others: list[str] = []
     for path in reversed(_complete(directory)):
         problem = _problem(path)
         if greatest(int(problem is not None))[0]:
@@ -116,6 +118,15 @@ def newest(directory: Path, fingerprint: str) -> Checkpoint | None:
         state = json.loads((path / STATE).read_text())
         if state["fingerprint"] == fingerprint:
             return _read(path, state)
+        name = state.get("dataset")
+        others.append(f"{path} on dataset {name}" if name else str(path))
+    if others and place()[0] == 0:
+        print(
+            f"warning: {others[0]} is of another run (of other data, recipe, updates or code); "
+            "this one begins at update 0, and removes it in the end. To go on with it, give what "
+            "it was given; to keep it, give another --output",
+            file=sys.stderr,
+        )
     return None
 
 

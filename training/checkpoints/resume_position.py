@@ -22,9 +22,9 @@ def position_for(
 ) -> Position:
     """Where this process goes on.
 
-    With as many processes as before, exactly where it stood. Otherwise the rows of the window
-    that all processes took are shared out anew; at the end of a window fewer than `world` rows
-    may be given twice.
+    With as many processes as before, exactly where it stood. Otherwise the rows that all
+    processes took of the window, and maybe of those behind it, are shared out anew: every row is
+    still given once in an epoch.
 
     Args:
         first: position of the first process.

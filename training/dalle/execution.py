@@ -16,6 +16,7 @@ class Execution:
         shard: split parameters, moments and averages among the processes (FSDP2).
         compress: exchange gradients by PowerSGD.
         micro_batch: rows of one forward and backward pass in a process; 0: all at once.
+        compiled: compile each block (torch.compile).
     """
 
     precision: Precision = Precision.AUTO
@@ -23,6 +24,7 @@ class Execution:
     shard: bool = False
     compress: bool = False
     micro_batch: int = 0
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         if self.shard and self.compress:

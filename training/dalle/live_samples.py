@@ -49,8 +49,9 @@ class LiveSamples:
     def _draw(self, _done: int) -> Mapping[str, float]:
         # All processes give their shards; the first one draws.
         model = self._trainer.averaged()
-        if self._dvae is not None:
-            dvae = self._dvae.to(self._trainer.runtime.device)
+        if model is not None and self._dvae is not None:
+            device = self._trainer.runtime.device
+            model, dvae = model.to(device), self._dvae.to(device)
             pictures = draw(model, dvae, self._encoder, self.captions, _CANDIDATES)
             rows = [(c, to_images(p)) for c, p in zip(self.captions, pictures, strict=True)]
             contact_sheet(rows, self._sheet, columns=2, label_width=_LABEL_WIDTH)

@@ -25,15 +25,16 @@ _GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-    """Bytes in one process, by what they are for; averaged weights of a GPU lie in host memory.
+    """Bytes on one process's device, by what they are for, and of host memory beside a GPU.
 
     Attributes:
         parameters: with the blocks that are gathered at a time, if they are sharded.
         gradients: fp32.
         moments: both of AdamW.
-        averages: of the weights.
+        averages: of the weights; a GPU's are in host memory.
         errors: buffers of PowerSGD.
         activations: kept for the backward pass of the rows of one pass; roughly.
+        host: all that this machine's processes take of its memory, if they compute on GPUs.
     """
 
     parameters: int
@@ -42,11 +43,17 @@ class Need:
     averages: int
     errors: int
     activations: int
+    host: int = 0
+
+    @property
+    def on_device(self) -> dict[str, int]:
+        """All parts but the host's."""
+        return {name: n for name, n in dataclasses.asdict(self).items() if name != "host"}
 
     @property
     def total(self) -> int:
-        """All together."""
-        return sum(dataclasses.astuple(self))
+        """What the device must hold."""
+        return sum(self.on_device.values())
 
 
 def estimate(
@@ -93,27 +100,58 @@ def estimate(
         errors=blocks if execution.compress else 0,
         # After the backward pass, clipping the variance takes as much as the gradients.
         activations=max(activations, held),
+        host=_host(all_parameters, held) if runtime.device.type == "cuda" else 0,
     )
+
+
+def _host(whole: int, held: int) -> int:
+    """Host memory of all GPUs' processes on this machine: at the start, and while they train."""
+    local = _local_processes()
+    # The averages, and the pinned copy through which the weights come to them.
+    averages = 2 * held * local
+    # Of a checkpoint, moments are the most that is written at once: by all, or if nothing is
+    # sharded by one. Of sharded averages one process gathers a whole model.
+    passing = 2 * held if held == whole else max(2 * held * local, whole)
+    # Every process builds the whole model before it gives its device what that holds.
+    return max(whole * local, averages + passing)
+
+
+def _local_processes() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def free_memory(runtime: Runtime) -> int:
     """Bytes that this process may count on: its share of what the device has left."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    local = _local_processes()
     if runtime.device.type == "cuda":
         sharing = -(-local // torch.cuda.device_count())
         return int(torch.cuda.mem_get_info(runtime.device)[0]) // sharing
     return host_memory.available() // local
 
 
-def require(need: Need, free: int, execution: Execution) -> None:
+def require(need: Need, free: int, execution: Execution, host_free: int | None = None) -> None:
     """End before memory is taken that is not there.
+
+    Args:
+        need: of the run.
+        free: bytes that the device has for this process.
+        execution: how the run computes.
+        host_free: bytes of the machine's own memory; what is free there unless said.
 
     Raises:
         InputError: with the figures, and what would help.
     """
+    host_free = host_memory.available() if host_free is None else host_free
+    if need.host > host_free:
+        raise InputError(
+            f"the {_local_processes()} processes of this machine need about "
+            f"{need.host / _GIB:.3g} GiB of its own memory (each builds the whole model there, "
+            f"and keeps averaged weights), and {host_free / _GIB:.3g} GiB are free; take fewer "
+            f"processes a machine{'' if execution.shard else ', --shard'}, or a smaller recipe"
+        )
     if need.total <= free:
         return
-    parts = ", ".join(f"{name} {n / _GIB:.3g}" for name, n in dataclasses.asdict(need).items() if n)
+    parts = ", ".join(f"{name} {n / _GIB:.3g}" for name, n in need.on_device.items() if n)
     remedies = ["a smaller --micro-batch"]
     if not execution.recompute:
         remedies.append("--recompute")

@@ -12,7 +12,12 @@ from training.dalle import state as dalle_state
 from training.dalle.execution import Execution
 from training.dalle.memory import estimate, free_memory, require
 from training.dalle.optimizer import ClippedAdamW, clip_by_norm, global_norm
-from training.dalle.precision import Precision, recompute_blocks, run_blocks_in
+from training.dalle.precision import (
+    Precision,
+    compile_blocks,
+    recompute_blocks,
+    run_blocks_in,
+)
 from training.distributed.data_parallel import exchanging, replicate, shard
 from training.distributed.power_sgd import PowerSGD, rank_for
 from training.distributed.shards import local, whole
@@ -65,8 +70,11 @@ class DALLETrainer:
         self.model = Transformer(self.recipe.transformer, **self.shape)
         if start is not None:
             start.into(self.model)
-        if not execution.shard:  # else each process takes only its rows to its device
+        self._sharded = execution.shard and runtime.world > 1
+        if not self._sharded:  # else each process takes only its rows to its device
             self.model.to(runtime.device)
+        if execution.compiled:
+            compile_blocks(self.model.blocks)
         if execution.recompute:
             recompute_blocks(self.model.blocks)
         self.scales = run_blocks_in(
@@ -98,7 +106,7 @@ class DALLETrainer:
     def _distribute(self) -> nn.Module:
         if self.runtime.world == 1:
             return self.model
-        if self.execution.shard:
+        if self._sharded:
             # fp16 keeps gains and biases in fp32, so there the blocks travel as they are stored.
             gathered = torch.bfloat16 if self.precision is Precision.BF16 else None
             shard(self.model, self.model.blocks, gathered)
@@ -143,6 +151,8 @@ class DALLETrainer:
             self.plateau.update(loss)
         figures = {"gradient_norm": norm, "step_size": rate, "skipped": float(not usable)}
         figures |= self.scales.reported() if self.scales else {}
+        if self.compression is not None:
+            figures["wire_bytes"] = float(self.compression.take_wire_bytes())
         reported = {name: torch.tensor(value) for name, value in figures.items()}
         return {"text": nats[0], "image": nats[1], **reported}
 
@@ -189,16 +199,24 @@ class DALLETrainer:
         """Go on from `save` of any number of processes."""
         dalle_state.put_back(self, found)
 
-    def averaged(self) -> Transformer:
-        """A model of its own with the averaged weights; every process must take part."""
+    def averaged(self) -> Transformer | None:
+        """The averaged weights as a model in host memory, in the first process alone.
+
+        Every process must take part. It is for use before the next update: unless the averages
+        are sharded or on a device, it holds them themselves.
+        """
         averages = self.ema.tensors()
-        model = Transformer(self.recipe.transformer, **self.shape)
-        with torch.no_grad():
-            for (name, live), p in zip(
-                self.model.named_parameters(), model.parameters(), strict=True
-            ):
-                p.copy_(whole(live.detach(), averages[name]))
-        return model.to(self.runtime.device).eval()
+        weights: dict[str, Tensor] = {}
+        for name, live in self.model.named_parameters():
+            tensor = whole(live.detach(), averages[name])
+            if self.runtime.first:
+                weights[name] = tensor.cpu()
+        if not self.runtime.first:
+            return None
+        with torch.device("meta"):
+            model = Transformer(self.recipe.transformer, **self.shape)
+        model.load_state_dict(weights, assign=True)
+        return model.eval()
 
 
 def _parts(batch: TokenBatch, rows: int) -> list[TokenBatch]:

@@ -39,20 +39,25 @@ def shard(model: nn.Module, blocks: nn.ModuleList, gathered: torch.dtype | None)
     Args:
         model: changed in place; the optimiser is made afterwards.
         blocks: of the model; each is gathered while the one before it computes.
-        gathered: format in which the blocks' parameters travel; gradients travel in fp32.
+        gathered: format in which the blocks' matrices travel; gains and all gradients travel in
+            fp32.
     """
     policy = MixedPrecisionPolicy(
         param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    units: list[FSDPModule] = [fully_shard(block, mp_policy=policy) for block in blocks]
-    units.append(fully_shard(model))
-    for unit in units:
+    units: list[list[FSDPModule]] = []
+    for block in blocks:
+        # A unit has one format, so gains that stay in fp32 are units of their own.
+        gains = [m for m in block.modules() if gathered and isinstance(m, nn.LayerNorm)]
+        norms = [fully_shard(module) for module in gains]
+        units.append([fully_shard(block, mp_policy=policy), *norms])
+    for unit in itertools.chain([fully_shard(model)], *units):
         unit.set_gradient_divide_factor(1.0)
         # Gloo has no other reduction.
         unit.set_force_sum_reduction_for_comms(True)
-    for this, following in itertools.pairwise(units[:-1]):
-        this.set_modules_to_forward_prefetch([following])
-        following.set_modules_to_backward_prefetch([this])
+    for this, following in itertools.pairwise(units):
+        this[0].set_modules_to_forward_prefetch(following)
+        following[0].set_modules_to_backward_prefetch(this)
 
 
 @contextlib.contextmanager

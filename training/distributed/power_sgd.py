@@ -41,7 +41,7 @@ class PowerSGD:
             block's gradient scale.
 
     Attributes:
-        wire_bytes: sent by this process since the start.
+        wire_bytes: sent by this process since they were taken.
         plain_bytes: what would have been sent uncompressed.
     """
 
@@ -125,6 +125,11 @@ class PowerSGD:
         dist.all_reduce(flat)
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view(tensor.shape))
+
+    def take_wire_bytes(self) -> int:
+        """Bytes that this process has sent since the last call."""
+        sent, self.wire_bytes, self.plain_bytes = self.wire_bytes, 0, 0
+        return sent
 
     def summed_errors(self) -> dict[str, Tensor]:
         """Sums of the error buffers over all processes: all that a checkpoint needs of them."""

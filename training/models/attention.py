@@ -91,6 +91,8 @@ def split(heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, v
 
 
+# A compiled block calls it as it is: its constants are made once, and its kernel is compiled alone.
+@torch.compiler.disable
 def attention(heads: Tensor, pattern: Pattern) -> Tensor:
     """One softmax over text and image keys; computes what the mask allows.
 
@@ -171,7 +173,10 @@ def _order(pattern: Pattern, device: torch.device) -> Tensor:
 
 def reordered(x: Tensor, pattern: Pattern) -> Tensor:
     """States [B, L, D] from the stream's order to the layer's, and the reverse."""
-    if not pattern.transposed:
-        return x
+    return _moved(x, pattern) if pattern.transposed else x
+
+
+@torch.compiler.disable
+def _moved(x: Tensor, pattern: Pattern) -> Tensor:
     out: Tensor = _Reordered.apply(x, _order(pattern, x.device))
     return out

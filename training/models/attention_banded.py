@@ -85,9 +85,7 @@ class _Banded(torch.autograd.Function):
         text = ctx.text_length
         whole = torch.zeros_like(heads, dtype=torch.float32)
         dq, dk, dv = whole.permute(2, 0, 3, 1, 4)
-        found = _flash_backward(
-            gradient, q, k[:, :, :text], v[:, :, :text], y, total, 0.0, True
-        )
+        found = _flash_backward(gradient, q, k[:, :, :text], v[:, :, :text], y, total, 0.0, True)
         for target, gained in zip((dq, dk[:, :, :text], dv[:, :, :text]), found, strict=True):
             target.copy_(gained)
         for tile in ctx.image:
