@@ -6,6 +6,7 @@ from assets.dedupe import deduped_pairs
 from assets.encode import bpe_tokenizer
 from assets.lib import exhibits, model_checks, trainer
 from assets.lib.freshness import WEEKLY
+from assets.lib.model_slot import only_training
 from assets.lib.models import final, imported, materialized_model
 from assets.lib.partitions import all_finished_batches
 from assets.lib.promotion import retraining_start
@@ -39,14 +40,15 @@ def dvae(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materializ
     if origin is not None:
         context.log.info("%s is %s: nothing is trained; remove it to train one", output, origin)
         return materialized_model(output, {})
-    program = TrainingProgram(
-        "training.train_dvae",
-        ("--recipe", settings.recipe, *_pairs(layout), "--output", output, *settings.updates()),
-        settings.processes,
-    )
-    trainer.run(context, program)
-    files = {name: join(output, f"{name}.png") for name in ("reconstructions", "curves")}
-    return materialized_model(output, exhibits.pictures(files))
+    with only_training(context.instance, context.run_id, "dvae"):
+        program = TrainingProgram(
+            "training.train_dvae",
+            ("--recipe", settings.recipe, *_pairs(layout), "--output", output, *settings.updates()),
+            settings.processes,
+        )
+        trainer.run(context, program)
+        files = {name: join(output, f"{name}.png") for name in ("reconstructions", "curves")}
+        return materialized_model(output, exhibits.pictures(files))
 
 
 @dg.asset(
@@ -61,23 +63,24 @@ def dvae(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materializ
 def dalle(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     """Stage two: the transformer, trained on the current version of the token dataset."""
     output = settings.layout.model("dalle")
-    version = current_version(settings)
-    start = retraining_start(settings, version)
-    context.log.info("training begins with %s", start[-1] if start else "random weights")
-    program = TrainingProgram(
-        "training.train_dalle",
-        (
-            *("--recipe", settings.recipe, "--dataset", version, "--output", output),
-            *settings.updates(),
-            *start,
-            *_live_samples(settings),
-            *settings.transformer_options(),
-        ),
-        settings.processes,
-    )
-    trainer.run(context, program)
-    files = {"curves": join(output, "curves.png")}
-    return materialized_model(output, exhibits.pictures(files) | {"dataset": version})
+    with only_training(context.instance, context.run_id, "dalle"):
+        version = current_version(settings)
+        start = retraining_start(settings, version)
+        context.log.info("training begins with %s", start[-1] if start else "random weights")
+        program = TrainingProgram(
+            "training.train_dalle",
+            (
+                *("--recipe", settings.recipe, "--dataset", version, "--output", output),
+                *settings.updates(),
+                *start,
+                *_live_samples(settings),
+                *settings.transformer_options(),
+            ),
+            settings.processes,
+        )
+        trainer.run(context, program)
+        files = {"curves": join(output, "curves.png")}
+        return materialized_model(output, exhibits.pictures(files) | {"dataset": version})
 
 
 @dg.asset(
@@ -92,17 +95,18 @@ def contrastive(context: dg.AssetExecutionContext, settings: Settings) -> dg.Mat
     """The image-text model in CLIP's form that reranks samples, trained on the same pairs."""
     layout = settings.layout
     output = layout.model("contrastive")
-    program = TrainingProgram(
-        "training.train_contrastive",
-        (
-            *("--recipe", settings.recipe, *_pairs(layout), "--tokenizer", layout.tokenizer),
-            *("--output", output, *settings.updates()),
-        ),
-        settings.processes,
-    )
-    trainer.run(context, program)
-    files = {name: join(output, f"{name}.png") for name in ("retrieval", "curves")}
-    return materialized_model(output, exhibits.pictures(files))
+    with only_training(context.instance, context.run_id, "contrastive"):
+        program = TrainingProgram(
+            "training.train_contrastive",
+            (
+                *("--recipe", settings.recipe, *_pairs(layout), "--tokenizer", layout.tokenizer),
+                *("--output", output, *settings.updates()),
+            ),
+            settings.processes,
+        )
+        trainer.run(context, program)
+        files = {name: join(output, f"{name}.png") for name in ("retrieval", "curves")}
+        return materialized_model(output, exhibits.pictures(files))
 
 
 def _pairs(layout: Layout) -> list[str]:

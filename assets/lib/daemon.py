@@ -23,6 +23,10 @@ _START_SECONDS = 120.0
 _FRESH_SECONDS = 60.0
 # Any number, as long as it is always this one.
 _ADVISORY_LOCK = 2102_12092
+_LOST = (
+    "the Dagster daemon of this run, or its machine, was killed. The next daemon tries the run "
+    "again, twice at most; where it does not, launch it again: what is finished is kept"
+)
 _WORKED_ON = [
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
@@ -134,12 +138,17 @@ def _newest_heartbeat(instance: dg.DagsterInstance) -> float:
 def abandon_runs(instance: dg.DagsterInstance) -> None:
     """Close runs that a killed daemon left open: nobody works on them, and they hold limits.
 
+    They have failed, as a run whose process crashed has: alerts tell of them, and the next daemon
+    tries them again. One that somebody was cancelling must not come back.
     Those of other launchers, on Kubernetes for instance, go on without their daemon.
     """
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_WORKED_ON)):
         if GRPC_INFO_TAG not in run.tags:
             continue
-        instance.report_run_canceled(run, "its daemon is gone")
+        if run.status is dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, "it was being cancelled when its daemon was killed")
+        else:
+            instance.report_run_failed(run, _LOST)
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 

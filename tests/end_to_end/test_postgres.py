@@ -1,14 +1,17 @@
-"""The graph with its runs and events in PostgreSQL, and what a kill -9 leaves there."""
+"""The graph with its runs and events in PostgreSQL; kill -9, alerts and backups there."""
 
 import contextlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import dagster as dg
@@ -25,10 +28,14 @@ from deployment import (
     run_demo,
     still_running,
 )
-from postgres_server import postgres_server
+from pages import commands
+from postgres_server import PROGRAMS, postgres_server
+from sqlalchemy import make_url
+from webhook import Webhook, webhook_server
 
 from assets.demo.plan import PLAN
 from assets.lib import daemon, runs
+from assets.lib.model_slot import only_training
 
 pytestmark = pytest.mark.slow
 
@@ -61,9 +68,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture
-def endless(site: Site) -> Site:
-    """The same, with trainings that only a signal ends."""
-    return Site(site.directory, site.environment | {"DALLE_MAX_UPDATES": "1000000"})
+def webhook() -> Iterator[Webhook]:
+    with webhook_server() as found:
+        yield found
+
+
+@pytest.fixture
+def endless(site: Site, webhook: Webhook) -> Site:
+    """The same, with trainings that only a signal ends, and somebody who is told of failures."""
+    more = {"DALLE_MAX_UPDATES": "1000000", "DALLE_ALERT_WEBHOOK": webhook.url}
+    return Site(site.directory, site.environment | more)
 
 
 def test_the_whole_graph(site: Site) -> None:
@@ -76,7 +90,7 @@ def test_the_whole_graph(site: Site) -> None:
     assert still_running(site.directory, within=5) == []
 
 
-def test_two_runs_at_once_and_a_killed_one(endless: Site) -> None:
+def test_two_runs_at_once_and_a_killed_one(endless: Site, webhook: Webhook) -> None:
     with (
         endless.instance() as instance,
         daemon.running(instance, endless.home, endless.directory / "daemon.log"),
@@ -89,18 +103,47 @@ def test_two_runs_at_once_and_a_killed_one(endless: Site) -> None:
         _until(lambda: _status(instance, beside) is SUCCESS)
         assert _status(instance, training) is STARTED
         assert _claims(instance) == {training}
+        _until(lambda: _watched(instance))
         os.kill(_process_of(instance, training), signal.SIGKILL)
         _until(lambda: _status(instance, training) is FAILURE)
         # The queue tries a crashed run again; it can only train if the slot came free.
         again = _until(lambda: _retry_of(instance, training))
         _until(lambda: _observed(instance, again))
         assert _claims(instance) == {again}
+        told = _until(lambda: _told(webhook, training))
+        assert (told["event"], told["job"]) == ("run failed", "train_dvae")
         runs.cancel(instance, again)
         assert _status(instance, again) is CANCELED
     assert still_running(endless.directory, within=10) == []
 
 
-def test_the_ui_and_a_killed_daemon(endless: Site) -> None:
+def test_of_trainings_at_one_instant_one_goes_on(site: Site) -> None:
+    @dg.job
+    def nothing() -> None:
+        pass
+
+    def train(run_id: str) -> str:
+        together.wait(60)
+        try:
+            with only_training(instance, run_id, "raced"):
+                together.wait(60)
+                return "went on"
+        except dg.Failure:
+            together.wait(60)
+            return "refused"
+
+    together = threading.Barrier(3)
+    with site.instance() as instance, ThreadPoolExecutor(3) as pool:
+        for _ in range(4):
+            three = [instance.create_run_for_job(nothing, status=STARTED) for _ in range(3)]
+            found = sorted(pool.map(train, [run.run_id for run in three]))
+            # The end of the next test's daemon would wait for them.
+            for run in three:
+                instance.delete_run(run.run_id)
+            assert found == ["refused", "refused", "went on"]
+
+
+def test_the_ui_and_a_killed_daemon(endless: Site, webhook: Webhook) -> None:
     port = str(free_port())
     program = subprocess.Popen(
         [sys.executable, "-m", "assets.up"],
@@ -115,17 +158,42 @@ def test_the_ui_and_a_killed_daemon(endless: Site) -> None:
             training = runs.launch("train_dvae", {})
             assert _until(lambda: _runs_in_the_ui(port)) > len(PLAN)
             _until(lambda: _observed(instance, training))
+            terminate = commands("operations.md", "dagster-graphql")
+            terminate = terminate.replace(":3000", f":{port}").replace("ID", training)
+            assert "TerminateRunSuccess" in _shell(endless, terminate)
+            _until(lambda: _status(instance, training) is CANCELED)
+            lost = runs.launch("train_dvae", {})
+            _until(lambda: _observed(instance, lost))
             daemon_process.kill()
             assert "error: the Dagster daemon ended" in program.communicate(timeout=60)[1]
             assert program.returncode == 2
             assert still_running(endless.directory, within=5) == []
-            assert _status(instance, training) is CANCELED
+            assert _status(instance, lost) is FAILURE
             assert _claims(instance) == set()
             queued = runs.launch("build_reference", {})
             with daemon.running(instance, endless.home, endless.directory / "daemon.log") as lives:
                 assert runs.follow(instance, queued, lambda event: None, lives) is SUCCESS
+                again = _until(lambda: _retry_of(instance, lost))
+                _until(lambda: _observed(instance, again))
+                told = _until(lambda: _told(webhook, lost))
+                assert "the Dagster daemon of this run" in str(told["text"])
     finally:
         program.kill()
+
+
+def test_a_backup_as_the_page_makes_it(site: Site, tmp_path: Path) -> None:
+    url = make_url(site.environment["DALLE_POSTGRES_URL"])
+    restored = url.set(database="restored").render_as_string(hide_password=False)
+    place = url.query.get("host", url.host)
+    server = {"PGHOST": str(place), "PGUSER": url.username or "", "PGPORT": str(url.port or 5432)}
+    backup = commands("deployment.md", "pg_dump")
+    backup = backup.replace("postgresql://.../restored", shlex.quote(restored))
+    listed = _shell(Site(site.directory, site.environment | server), backup, tmp_path)
+    with site.instance() as instance:
+        newest = [run.run_id for run in instance.get_runs(limit=3)]
+    assert [run_id for run_id in newest if run_id not in listed] == []
+    upgraded = Site(site.directory, site.environment | {"DALLE_POSTGRES_URL": restored})
+    _shell(upgraded, "dagster instance migrate")
 
 
 def test_another_machine_s_daemon_is_enough(site: Site) -> None:
@@ -151,6 +219,32 @@ def test_another_machine_s_daemon_is_enough(site: Site) -> None:
             stop.set()
             elsewhere.join()
             instance.wipe_daemon_heartbeats()
+
+
+def _shell(site: Site, script: str, directory: Path = REPOSITORY) -> str:
+    """What commands of a page print that end well."""
+    path = f"{Path(sys.executable).parent}:{PROGRAMS}:{site.environment['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=directory,
+        env=site.environment | {"PATH": path, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _watched(instance: dg.DagsterInstance) -> bool:
+    """Whether the alert's sensor has had its first tick, which only says where it begins."""
+    states = instance.all_instigator_state()
+    found = next((s for s in states if s.instigator_name == "failure_alert"), None)
+    return found is not None and bool(getattr(found.instigator_data, "cursor", None))
+
+
+def _told(webhook: Webhook, run_id: str) -> dict[str, object] | None:
+    return next((told for told in webhook.told if told["run_id"] == run_id), None)
 
 
 def _runs_in_the_ui(port: str) -> int:

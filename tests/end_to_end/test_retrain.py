@@ -1,13 +1,10 @@
 """A scheduled retraining on a new version, to its promotion; and one that is refused."""
 
-import json
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import dagster as dg
@@ -23,6 +20,7 @@ from deployment import (
     run_demo,
     still_running,
 )
+from webhook import webhook_server
 
 from assets.lib import daemon, runs
 from assets.lib.settings import Settings
@@ -147,29 +145,8 @@ def _rows(table: dg.TableMetadataValue) -> list[dict[str, object]]:
     return [dict(record.data) for record in table.records]
 
 
-@pytest.fixture
-def webhook() -> Iterator[tuple[str, list[dict[str, object]]]]:
-    """Address of a server on this machine, and what was posted there."""
-    told: list[dict[str, object]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/secret", told
-    server.shutdown()
-    server.server_close()
-
-
 def test_a_regressed_model_is_refused_and_somebody_is_told(
-    site: Site, webhook: tuple[str, list[dict[str, object]]], monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import data_root
 
@@ -179,8 +156,8 @@ def test_a_regressed_model_is_refused_and_somebody_is_told(
     first = _promote(site)
     layout = Layout(str(site.data))
     data_root.spoil(layout, 0.5)
-    with site.instance() as instance:
-        monkeypatch.setenv(VARIABLE, webhook[0])
+    with site.instance() as instance, webhook_server() as webhook:
+        monkeypatch.setenv(VARIABLE, webhook.url)
         selection = dg.AssetSelection.assets("model_comparison", "promoted_model")
         job = dg.define_asset_job("judge", selection)
         whole = dg.Definitions.merge(defs, dg.Definitions(jobs=[job]))
@@ -199,7 +176,7 @@ def test_a_regressed_model_is_refused_and_somebody_is_told(
         failure_alert(context)
     assert _promoted(site) == first
     versions.verify(layout, first.model.version)
-    (told,) = webhook[1]
+    (told,) = webhook.told
     assert told["event"] == "promotion refused"
     assert told["run_id"] == result.run_id
     assert "nats per image token" in str(told["text"])

