@@ -28,7 +28,7 @@ GROUP = "validate"
 _CANDIDATES = 8
 # The event log is read on every load of the page.
 _REPORT_CHARACTERS = 20_000
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 # Acts only when somebody turns on the automation sensor in the UI.
 _AFTER_TRAINING = dg.AutomationCondition.eager()
 # A batch that is crawled is no reason to evaluate again, one that is not yet must not prevent it,
