@@ -19,7 +19,7 @@ from benchmarks.step_profile import busiest
 from training.config import TransformerConfig
 from training.dalle.flops import model_flops, peak_flops
 from training.dalle.optimizer import ClippedAdamW, clip_by_norm, global_norm
-from training.dalle.precision import Precision, run_blocks_in
+from training.dalle.precision import Precision, compile_blocks, run_blocks_in
 from training.losses import stream_loss
 from training.models.attention import Pattern, attention, dense_attention, split
 from training.models.attention_masks import KINDS
@@ -126,17 +126,18 @@ def _training(
     """Updates on one batch: time, share of the peak, and whether the loss falls."""
     torch.manual_seed(0)
     model = Transformer(size.config, **size.tokens).to(device)
+    if compiled:
+        compile_blocks(model.blocks)  # as `train_dalle --compile` does
     scales = run_blocks_in(precision, model.blocks, 1, device)
     optimizer = ClippedAdamW(model, cc3m_1b().dalle_training.adamw)
     text = torch.randint(size.tokens["text_vocabulary"], (size.rows, model.text_length))
     codes = torch.randint(size.tokens["image_vocabulary"], (size.rows, model.grid**2))
     inputs = text.to(device), codes.to(device)
-    forward = torch.compile(model, dynamic=False) if compiled else model
     losses: list[Tensor] = []
 
     def update() -> None:
         optimizer.zero_grad()
-        nats = forward(*inputs)
+        nats = model(*inputs)
         loss = stream_loss(nats.text, nats.image, 1 / 8)
         loss.backward()
         if scales is not None:
