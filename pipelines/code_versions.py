@@ -4,7 +4,7 @@ Raised by hand when a stage comes to give other data for the same configuration 
 stored is then made again.
 """
 
-CANDIDATES = "3"
+CANDIDATES = "4"
 FETCH = "2"
 CURATE = "5"
 SCORES = "1"

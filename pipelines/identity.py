@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from pipelines.schemas import UID_BYTES
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# Characters that RFC 3986 allows in a path or query as they are; `%` keeps existing escapes.
+# Characters that RFC 3986 allows in a path or query as they are; `%` keeps escapes.
 _SAFE = "/:@!$&'()*+,;=-._~%"
 # What `normalise_url` would give back as it is, which most URLs of the web are: host in lower case,
 # a path, no default port, no fragment, and no escape but upper-case ones of reserved characters.
@@ -22,6 +22,7 @@ _NORMAL = re.compile(
     r"(?:[a-z0-9_-]{1,63}\.)*[a-z][a-z0-9_-]{0,62}(?::[1-9][0-9]{0,3})?"
     rf"/[{_KEPT}]*(?:{_ESCAPE}[{_KEPT}]*)*(?:\?(?=.)[{_KEPT}?]*(?:{_ESCAPE}[{_KEPT}?]*)*)?"
 )
+_HEX = re.compile("[0-9A-Fa-f]{2}")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 # Unicode categories Cc, Zl and Zp.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -92,12 +93,18 @@ def _without_dot_segments(path: str) -> str:
 def _decode_unreserved(text: str) -> str:
     pieces = text.split("%")
     out = [pieces[0]]
-    for piece in pieces[1:]:
-        char = unquote(f"%{piece[:2]}") if len(piece) >= 2 else ""
-        if len(char) == 1 and char.isascii() and (char.isalnum() or char in "-._~"):
+    for n, piece in enumerate(pieces[1:], 2):
+        digits = piece[:2]
+        if not _HEX.fullmatch(digits):
+            # A bare `%` stays, as browsers leave it, but where it would begin an escape with what
+            # the next one decodes to.
+            out.append(f"%25{piece}" if len(piece) < 2 and n < len(pieces) else f"%{piece}")
+            continue
+        char = unquote(f"%{digits}")
+        if char.isascii() and (char.isalnum() or char in "-._~"):
             out.append(char + piece[2:])
         else:
-            out.append(f"%{piece[:2].upper()}{piece[2:]}")
+            out.append(f"%{digits.upper()}{piece[2:]}")
     return "".join(out)
 
 

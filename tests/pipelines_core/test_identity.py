@@ -30,6 +30,15 @@ def test_normalising_twice_changes_nothing(url: str) -> None:
     assert not any(character.isspace() for character in once)
 
 
+@pytest.mark.parametrize(
+    ("path", "normal"),
+    [("%%61", "%25a"), ("%%361", "%2561"), ("%a%62", "%25ab"), ("%zz", "%zz"), ("%2f", "%2F")],
+)
+def test_a_bare_percent_begins_no_escape(path: str, normal: str) -> None:
+    assert normalise_url(f"http://0.aa/{path}") == f"http://0.aa/{normal}"
+    assert normalise_url(f"http://0.aa/{normal}") == f"http://0.aa/{normal}"
+
+
 @given(urls(), st.text(string.ascii_letters, max_size=5))
 def test_case_of_the_host_fragment_and_space_do_not_matter(url: str, fragment: str) -> None:
     host = urlsplit(url).netloc
