@@ -160,7 +160,7 @@ def test_a_decoder_that_does_not_start_fails_the_stage(monkeypatch: pytest.Monke
 
 
 def test_a_stage_whose_decoders_are_killed_writes_the_same_bytes(tmp_path: Path) -> None:
-    names = sorted(artwork())[::25]
+    names = sorted(artwork())[::10]
     rows = [row(n, f"{name} as an emoji", artwork()[name]) for n, name in enumerate(names)]
     rows += [row(9000, "a memory bomb in a photograph", MEMORY_BOMB)]
     contents = []
@@ -171,7 +171,7 @@ def test_a_stage_whose_decoders_are_killed_writes_the_same_bytes(tmp_path: Path)
 
         def kill(stop: threading.Event = stop, kills: list[int] = kills) -> None:
             # Once: who dies with an image twice is the image's fault.
-            while not stop.wait(0.05) and not kills:
+            while not stop.wait(0.005) and not kills:
                 for child in psutil.Process().children():
                     if "pipelines.curate.decoder_child" in child.cmdline():
                         child.kill()
