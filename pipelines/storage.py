@@ -167,7 +167,8 @@ def tree(directory: str) -> dict[str, tuple[int | None, str]]:
     """
     fs, path = filesystem(directory)
     start = len(path.rstrip("/")) + 1
-    found = fs.find(path, detail=True)
+    # A directory whose first file appears while it is listed is given itself.
+    found = {n: i for n, i in fs.find(path, detail=True).items() if i.get("type") != "directory"}
     return {require_inside(name[start:], directory): _stamp(info) for name, info in found.items()}
 
 

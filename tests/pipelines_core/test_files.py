@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -208,3 +210,16 @@ def test_layout_joins_any_url() -> None:
     paths = {layout.tokenizer, layout.token_dataset, layout.samples, layout.evaluation}
     assert len(paths) == 4
     assert join("/data/", "a") == "/data/a"
+
+
+def test_a_directory_is_not_among_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An S3 store gives it where the first file appears between two of its requests."""
+    storage.write_bytes("memory://filling/a/b", b"1")
+    find = MemoryFileSystem.find
+
+    def racing(fs: MemoryFileSystem, path: str, **options: Any) -> dict[str, Any]:
+        itself = {path: {"name": path, "type": "directory", "size": 0}}
+        return itself | find(fs, path, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "find", racing)
+    assert list(storage.tree("memory://filling")) == ["a/b"]
