@@ -99,6 +99,12 @@ def _silence_children() -> None:
     logging.basicConfig(level=logging.ERROR, format=_LOG_FORMAT, force=True)
 
 
+def config_file(kind: type) -> Any:
+    """The option `--config` of a command whose stage the dataclass `kind` configures."""
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return typer.Option(metavar="FILE.json", help=f"Any of {name} by name; options go before it.")
+
+
 def funnel_lines(funnel: Funnel) -> list[str]:
     """The funnel for a terminal: in, kept, and dropped by reason, the most frequent first."""
     dropped = sorted(funnel.dropped.items(), key=lambda item: (-item[1], item[0]))

@@ -5,24 +5,20 @@ import functools
 import mimetypes
 import os
 import re
-import threading
 from collections.abc import Iterator
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from assets.lib.home import UserError, whole_number
-from pipelines import storage
+from pipelines import loopback, storage
 from pipelines.layout import join
 
 WEB_PORT = 3000
-_HOST = "127.0.0.1"
 _VARIABLE = "DALLE_REPORT_URL"
 _NEWEST = "/report.html"
 # No name begins with a dot, so a path leads neither upwards nor to what is still being written.
 _PATH = re.compile(r"(/[\w=-][\w=.-]*)+", re.ASCII)
-_IDLE_SECONDS = 30
 
 
 def web_port() -> int:
@@ -52,7 +48,7 @@ def elsewhere() -> str:
 
 def address(*names: str) -> str:
     """Address of a file of the evaluation, for browsers."""
-    return join(elsewhere() or f"http://{_HOST}:{port()}", *names)
+    return join(elsewhere() or f"http://{loopback.HOST}:{port()}", *names)
 
 
 @contextlib.contextmanager
@@ -63,33 +59,20 @@ def serving(directory: str, port: int) -> Iterator[None]:
         directory: a path or URL; it need not be there yet.
         port: on the loopback interface.
     """
-    with ThreadingHTTPServer((_HOST, port), functools.partial(_Handler, directory)) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
+    server = loopback.Server((loopback.HOST, port), functools.partial(_Handler, directory))
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    timeout = _IDLE_SECONDS
-
+class _Handler(loopback.Handler):
     def __init__(self, directory: str, *connection: Any):
         self._directory = directory
         super().__init__(*connection)
 
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing on standard error."""
-
-    def _answer(self) -> None:
+    def answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         path = _NEWEST if path == "/" else path
         body = self._content(path)

@@ -46,13 +46,7 @@ def curate(
         Literal["png", "jpeg", "webp"] | None,
         typer.Option(help=f"Format of the stored image [{_DEFAULT.encoding}]."),
     ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.json",
-            help="Any of pipelines.curate.config.CurateConfig by name; options go before it.",
-        ),
-    ] = None,
+    config: Annotated[str | None, commands.config_file(CurateConfig)] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:

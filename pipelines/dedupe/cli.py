@@ -58,13 +58,7 @@ def dedupe(
             help="Drop near-identical pictures, not only equal files, which is the default.",
         ),
     ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.json",
-            help="Any of pipelines.dedupe.config.DedupeConfig by name; options go before it.",
-        ),
-    ] = None,
+    config: Annotated[str | None, commands.config_file(DedupeConfig)] = None,
     verify: Annotated[
         int, typer.Option(min=0, help="Pairs compared with every reference by brute force.")
     ] = 1000,

@@ -48,13 +48,7 @@ def build(
             help=f"References attacked to measure the recall [{_DEFAULT.measured_references}].",
         ),
     ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.json",
-            help="Any of pipelines.dedupe.config.DedupeConfig by name; options go before it.",
-        ),
-    ] = None,
+    config: Annotated[str | None, commands.config_file(DedupeConfig)] = None,
     unrelated: Annotated[
         str | None,
         typer.Option(help="Images that copy no reference, to measure false flags; as IMAGES."),

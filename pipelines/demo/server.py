@@ -14,14 +14,14 @@ import threading
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-HOST = "127.0.0.1"
+from pipelines import loopback
+from pipelines.loopback import HOST
+
 DEFAULT_PORT = 8765
-_IDLE_S = 30
 
 
 class PortBusyError(OSError):
@@ -61,19 +61,14 @@ class DemoServer(contextlib.AbstractContextManager["DemoServer"]):
 
     def __enter__(self) -> "DemoServer":
         self._server.load(self._directory, self._access_log)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.daemon = True
-        self._thread.start()
+        self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.stop()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(loopback.Server):
     request_queue_size = 256
 
     def load(self, directory: Path, access_log: str | None) -> None:
@@ -90,35 +85,20 @@ class _Server(ThreadingHTTPServer):
             with self._lock:
                 self._log.write(json.dumps({"time": round(time.time(), 3), **fields}) + "\n")
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that leave early, as those do that refuse a large body."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
     def server_close(self) -> None:
         super().server_close()
         if getattr(self, "_log", None) is not None:
             self._log.close()  # type: ignore[union-attr]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(loopback.Handler):
     server: _Server
     protocol_version = "HTTP/1.1"
-    timeout = _IDLE_S
     # Head and body leave in one write; else the kernel waits between them.
     wbufsize = -1
     disable_nagle_algorithm = True
 
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing on standard error."""
-
-    def _answer(self) -> None:
+    def answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         file = self._file(path)
         status = HTTPStatus.NOT_FOUND if file is None else HTTPStatus.OK

@@ -2,6 +2,9 @@
 
 import http.client
 import socket
+import struct
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,12 +34,17 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(root: Path) -> Iterator[http.client.HTTPConnection]:
+def port(root: Path) -> Iterator[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
     with report_server.serving(str(root), port):
-        yield http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        yield port
+
+
+@pytest.fixture
+def server(port: int) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection("127.0.0.1", port, timeout=10)
 
 
 def asked(
@@ -72,6 +80,22 @@ def test_nothing_else_is(server: http.client.HTTPConnection, path: str) -> None:
     status, _, body = asked(server, path)
     assert status == 404
     assert "secret" not in body.replace("secret.txt", "")
+
+
+def test_a_browser_that_leaves_is_no_error(
+    root: Path, port: int, server: http.client.HTTPConnection, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (root / "large.html").write_bytes(bytes(50_000_000))
+    with socket.create_connection(("127.0.0.1", port)) as gone:
+        gone.sendall(b"GET /large.html HTTP/1.0\r\n\r\n")
+        assert gone.recv(12) == b"HTTP/1.0 200"
+        # Closed with a reset, in the middle of the body.
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert asked(server, "/report.html")[0] == 200
+    end = time.monotonic() + 10
+    while threading.active_count() > 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_nothing_can_be_written(server: http.client.HTTPConnection, root: Path) -> None:
