@@ -125,7 +125,7 @@ class Decoder(nn.Module):
         candidates: K.
     """
 
-    first: Tensor
+    first_logits: Tensor
 
     def __init__(self, model: Transformer, captions: int, candidates: int):
         super().__init__()
@@ -133,7 +133,7 @@ class Decoder(nn.Module):
         logits = model.image_head.weight.new_zeros(
             captions, model.image_vocabulary, dtype=torch.float32
         )
-        self.register_buffer("first", logits)
+        self.register_buffer("first_logits", logits)
         blocks = [b for b in model.blocks if isinstance(b, AttentionBlock)]
         self.caches = nn.ModuleList(_Cache(b, captions, candidates) for b in blocks)
 
@@ -152,12 +152,12 @@ class Decoder(nn.Module):
                 x = x + block.out(y.transpose(1, 2).flatten(2))
             else:
                 x = x + block(x)
-        self.first.copy_(self._logits(x[:, -1]))
+        self.first_logits.copy_(self._logits(x[:, -1]))
         return self.begin_again()
 
     def begin_again(self) -> Tensor:
         """Logits of the first code [B, V], behind the text that was read last."""
-        return self.first.repeat_interleave(self.candidates, dim=0)
+        return self.first_logits.repeat_interleave(self.candidates, dim=0)
 
     def forward(self, codes: Tensor, position: Tensor) -> Tensor:
         """Logits [B, V] of the code behind `codes` [B], which stand at `position` [1]."""
