@@ -5,7 +5,7 @@ import ipaddress
 import re
 import socket
 import unicodedata
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from pipelines.schemas import UID_BYTES
 
@@ -22,7 +22,8 @@ _NORMAL = re.compile(
     r"(?:[a-z0-9_-]{1,63}\.)*[a-z][a-z0-9_-]{0,62}(?::[1-9][0-9]{0,3})?"
     rf"/[{_KEPT}]*(?:{_ESCAPE}[{_KEPT}]*)*(?:\?(?=.)[{_KEPT}?]*(?:{_ESCAPE}[{_KEPT}?]*)*)?"
 )
-_HEX = re.compile("[0-9A-Fa-f]{2}")
+# An escape, or a bare `%`, which stands for itself.
+_PERCENT = re.compile("%([0-9A-Fa-f]{2})?")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 # Unicode categories Cc, Zl and Zp.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -33,7 +34,7 @@ def normalise_url(url: str) -> str:
 
     Scheme and host in lower case (host in IDNA, without a dot at its end, an IPv4 address as four
     decimal numbers), default port and fragment removed, an empty path made `/`, dot segments
-    resolved, unreserved escapes decoded, everything else percent-encoded.
+    resolved, unreserved escapes decoded, everything else percent-encoded, a bare `%` too.
 
     Raises:
         ValueError: if it is not an absolute http(s) URL with a host.
@@ -91,21 +92,16 @@ def _without_dot_segments(path: str) -> str:
 
 
 def _decode_unreserved(text: str) -> str:
-    pieces = text.split("%")
-    out = [pieces[0]]
-    for n, piece in enumerate(pieces[1:], 2):
-        digits = piece[:2]
-        if not _HEX.fullmatch(digits):
-            # A bare `%` stays, as browsers leave it, but where it would begin an escape with what
-            # the next one decodes to.
-            out.append(f"%25{piece}" if len(piece) < 2 and n < len(pieces) else f"%{piece}")
-            continue
-        char = unquote(f"%{digits}")
-        if char.isascii() and (char.isalnum() or char in "-._~"):
-            out.append(char + piece[2:])
-        else:
-            out.append(f"%{digits.upper()}{piece[2:]}")
-    return "".join(out)
+    return _PERCENT.sub(_unreserved, text)
+
+
+def _unreserved(percent: re.Match[str]) -> str:
+    if not percent[1]:
+        return "%25"
+    char = chr(int(percent[1], 16))
+    if char.isascii() and (char.isalnum() or char in "-._~"):
+        return char
+    return percent[0].upper()
 
 
 def normalise_caption(caption: str) -> str:
