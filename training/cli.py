@@ -12,7 +12,7 @@ from training.errors import InputError
 USAGE = 2
 _LESS_MEMORY = (
     "take fewer rows at a time (--micro-batch, --candidates), --recompute, or several processes "
-    "with --shard, as far as the program has them; nvidia-smi tells what else uses the GPU"
+    "with --shard=machine, as far as the program has them; nvidia-smi tells what else uses the GPU"
 )
 
 

@@ -38,9 +38,14 @@ def start() -> Runtime:
         torch.cuda.set_device(device)
     if world > 1:
         # NCCL refuses two processes on one GPU, Gloo does not.
-        own_gpu = 0 < int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= gpus
+        own_gpu = 0 < local_processes() <= gpus
         dist.init_process_group("nccl" if own_gpu else "gloo")
     return Runtime(rank, world, device)
+
+
+def local_processes() -> int:
+    """How many of the processes are on this machine, as torchrun says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def place() -> tuple[int, int]:

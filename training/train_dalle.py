@@ -12,7 +12,7 @@ from pipelines.publish.manifest import DatasetError
 from training import cli, code_versions, finished, loop, remote, runtime
 from training.alone import only_training
 from training.checkpoints import checkpoint
-from training.dalle.execution import Execution
+from training.dalle.execution import Execution, Sharding
 from training.dalle.flops import model_flops, peak_flops
 from training.dalle.live_samples import LiveSamples
 from training.dalle.precision import Precision
@@ -107,9 +107,15 @@ def train(
         bool, typer.Option(help="recompute activations in the backward pass, to save memory")
     ] = False,
     shard: Annotated[
-        bool, typer.Option(help="split parameters and optimiser among the processes (FSDP2)")
+        Sharding,
+        typer.Option(
+            help="processes that split parameters and optimiser among them (FSDP2): those of a "
+            "machine, or all; a machine's is then one copy of several"
+        ),
+    ] = Sharding.NONE,
+    compress: Annotated[
+        bool, typer.Option(help="exchange gradients between copies of the model by PowerSGD")
     ] = False,
-    compress: Annotated[bool, typer.Option(help="exchange gradients by PowerSGD")] = False,
     micro_batch: Annotated[
         int, typer.Option(min=0, help="rows of one pass in a process; 0: all at once")
     ] = 0,
@@ -134,7 +140,9 @@ def train(
 ) -> None:
     """Train the transformer, going on from the newest checkpoint in OUTPUT."""
     chosen = recipe_named(recipe)
-    execution = Execution(Precision(precision), recompute, shard, compress, micro_batch, compiled)
+    execution = Execution(
+        Precision(precision), recompute, Sharding(shard), compress, micro_batch, compiled
+    )
     training = chosen.dalle_training
     total = updates or training.updates
     data = TokenData(dataset, chosen)

@@ -116,7 +116,7 @@ class Settings(dg.ConfigurableResource):
         beam_runner: name of the Beam runner of all data stages (DALLE_BEAM_RUNNER).
         beam_options: its options (DALLE_BEAM_OPTIONS, separated as in a shell).
         training_options: how the transformer's training computes, for instance
-            `--shard --recompute` (DALLE_TRAINING_OPTIONS).
+            `--shard=machine --recompute` (DALLE_TRAINING_OPTIONS).
         evaluation_options: more words for `training.evaluate`, for instance `--coco /data/coco`;
             they count more than the asset's own (DALLE_EVALUATION_OPTIONS).
         dataset_title: of the published card and manifest (DALLE_DATASET_TITLE); this and the next

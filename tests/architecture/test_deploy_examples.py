@@ -105,7 +105,7 @@ def test_slurm_starts_a_group_on_each_host(tmp_path: Path, monkeypatch: pytest.M
     launched, program = _parse(words[2:], monkeypatch, **{name: seen[name] for name in HOSTS})
     assert (launched.nnodes, launched.node_rank, launched.nproc_per_node) == ("2", 1, "8")
     assert launched.master_addr == "host1"
-    assert (program["dataset"], program["shard"]) == ("/data/token_dataset/v=1", True)
+    assert (program["dataset"], program["shard"]) == ("/data/token_dataset/v=1", "machine")
 
 
 def test_slurm_tries_again_after_progress_only(tmp_path: Path) -> None:

@@ -159,13 +159,13 @@ def test_settings_reach_the_crawl_and_the_engine(
         "CRAWL_DOMAIN_LIMITS": "cdn.example=16/0.05 b.example=1/3",
         "CRAWL_PROCESSES": "7",
         "BEAM_RUNNER": "DaskRunner",
-        "TRAINING_OPTIONS": "--shard --micro-batch=4",
+        "TRAINING_OPTIONS": "--shard=machine --micro-batch=4",
         "BEAM_OPTIONS": "--dask_client_address=host:8786 '--name=a b'",
     }
     for name, value in given.items():
         monkeypatch.setenv(f"DALLE_{name}", value)
     settings = Settings.from_environment()
-    assert settings.transformer_options() == ("--shard", "--micro-batch=4")
+    assert settings.transformer_options() == ("--shard=machine", "--micro-batch=4")
     batch = CrawlBatch("web", (Source("s", SourceKind.WEB_PAGES, ("https://example.org/",)),))
     with pytest.raises(UserError, match="DALLE_CRAWL_TAKEDOWN"):
         crawl_configs(batch, settings.crawl)

@@ -9,7 +9,7 @@ from training.checkpoints import atomic_directory, checkpoint, stored_tensors
 from training.checkpoints.checkpoint import Checkpoint
 from training.checkpoints.optimizer_state import load_optimizer, optimizer_tensors
 from training.checkpoints.stored_tensors import StoredTensors
-from training.distributed.shards import Rows
+from training.distributed.shards import Part
 
 
 def state(update: int, fingerprint: str = "run") -> Checkpoint:
@@ -147,10 +147,10 @@ def test_the_best_is_named_and_outlives_the_newest(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.glob("update-*")] == ["update-000000006"]
 
 
-def test_rows_of_several_processes_are_one_tensor_again(tmp_path: Path) -> None:
+def test_parts_of_several_processes_are_one_tensor_again(tmp_path: Path) -> None:
     whole = torch.arange(21.0).view(7, 3)
     for rank, (start, stop) in enumerate([(0, 3), (3, 6), (6, 7), (7, 7)]):
-        held = {"w": Rows(whole[start:stop], start, 7)}
+        held = {"w": Part(whole[start:stop], 0, start)}
         extra = {"step": torch.tensor(5.0)} if rank == 0 else {}
         stored_tensors.write(tmp_path / f"model.{rank:05d}.safetensors", {**held, **extra})
     stored = StoredTensors(sorted(tmp_path.iterdir()))
@@ -158,8 +158,23 @@ def test_rows_of_several_processes_are_one_tensor_again(tmp_path: Path) -> None:
     assert stored["step"] == 5
     for start, stop in [(0, 4), (2, 7), (5, 6), (7, 7)]:
         part = torch.zeros(stop - start, 3)
-        stored.into("w", Rows(part, start, 7))
+        stored.into("w", Part(part, 0, start))
         assert torch.equal(part, whole[start:stop])
+    for start, stop in [(0, 2), (1, 3), (3, 3)]:  # split another way than it was
+        part = torch.zeros(7, stop - start)
+        stored.into("w", Part(part, 1, start))
+        assert torch.equal(part, whole[:, start:stop])
+    number = torch.zeros(())
+    stored.into("step", number)
+    assert number == 5
+
+
+def test_a_part_that_nobody_wrote_is_an_error(tmp_path: Path) -> None:
+    stored_tensors.write(tmp_path / "a.safetensors", {"w": Part(torch.ones(2, 3), 0, 0)})
+    stored_tensors.write(tmp_path / "b.safetensors", {"w": Part(torch.ones(2, 3), 0, 4)})
+    stored = StoredTensors(sorted(tmp_path.iterdir()))
+    with pytest.raises(ValueError, match="w: 6 of its numbers are not stored"):
+        stored.into("w", torch.zeros(5, 3))
 
 
 def trained(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:

@@ -16,7 +16,7 @@ from pipelines.layout import Layout
 from pipelines.publish.use import Use, uses
 from training import loop
 from training.config import TransformerConfig
-from training.dalle.execution import Execution
+from training.dalle.execution import Execution, Sharding
 from training.dalle.gradient_scales import BACK_OFF, GROWTH
 from training.dalle.precision import Precision
 from training.dalle.trainer import DALLETrainer
@@ -112,7 +112,7 @@ def test_a_lone_process_that_is_told_to_shard_computes_on_its_device(
     moved: list[torch.device] = []
     monkeypatch.setattr(Transformer, "to", lambda _, device: moved.append(device))
     data, runtime = TokenData(finished.dataset, tiny_training.tiny()), Runtime(0, 1, CPU)
-    DALLETrainer(data, runtime, "run", Execution(shard=True))
+    DALLETrainer(data, runtime, "run", Execution(sharding=Sharding.MACHINE))
     assert moved == [CPU]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import tiny_training
 import torch
+from dalle_runs import CPU, train, trainer_in
 from many_processes import run_in
 from safetensors.torch import load_file
 from tiny_training import Finished
@@ -13,7 +14,7 @@ from tiny_training import Finished
 from pipelines.publish.manifest import DatasetError
 from training import loop, train_dalle
 from training.checkpoints import checkpoint
-from training.dalle.execution import Execution
+from training.dalle.execution import Execution, Sharding
 from training.dalle.gradient_scales import BACK_OFF
 from training.dalle.live_samples import SHEET, LiveSamples
 from training.dalle.precision import Precision
@@ -25,11 +26,11 @@ from training.token_data import TokenData
 FIRST_PART = "compressed/checkpoints/update-*/model.00000.safetensors"
 CASES = {
     "plain": Execution(),
-    "sharded": Execution(shard=True, recompute=True),
+    "sharded": Execution(sharding=Sharding.ALL, recompute=True),
     "compressed": Execution(compress=True),
     "half": Execution(precision=Precision.FP16_PER_BLOCK, micro_batch=1),
     "half compressed": Execution(precision=Precision.FP16_PER_BLOCK, compress=True),
-    "bf16 sharded": Execution(precision=Precision.BF16, shard=True, micro_batch=1),
+    "bf16 sharded": Execution(precision=Precision.BF16, sharding=Sharding.ALL, micro_batch=1),
 }
 # How far a loss may be from one process's in fp32.
 NEAR = {
@@ -45,23 +46,11 @@ MORE = ("plain", "sharded")
 
 
 def _trainer(rank: int, world: int, dataset: str, case: str) -> DALLETrainer:
-    data = TokenData(dataset, tiny_training.tiny())
-    return DALLETrainer(data, Runtime(rank, world, torch.device("cpu")), "run", CASES[case])
+    return trainer_in(rank, world, dataset, CASES[case])
 
 
 def _train(rank: int, world: int, dataset: str, output: str, case: str, until: int) -> list[float]:
-    trainer = _trainer(rank, world, dataset, case)
-    losses: list[float] = []
-    update = trainer.update
-
-    def noted(step: int) -> dict[str, torch.Tensor]:
-        found = update(step)
-        losses.append(float(found["image"]))
-        return found
-
-    trainer.update = noted  # type: ignore[method-assign]
-    loop.run(trainer, Path(output), updates=until, report_every=1, checkpoint_seconds=0)
-    return losses
+    return train(_trainer(rank, world, dataset, case), Path(output), until)
 
 
 def _overflow(rank: int, world: int, dataset: str) -> dict[str, list[float]]:
@@ -125,7 +114,7 @@ def _ends_for_damage(rank: int, world: int, dataset: str) -> list[float]:
         files = [dataclasses.replace(file, sha256="ab") for file in data.manifest.files]
         data.manifest = dataclasses.replace(data.manifest, files=tuple(files))
     with pytest.raises(DatasetError if rank == 0 else PeerLost) as raised:
-        train_dalle._verify(data, Runtime(rank, world, torch.device("cpu")))
+        train_dalle._verify(data, Runtime(rank, world, CPU))
     return [float(rank > 0 or "its manifest says ab" in str(raised.value))]
 
 
@@ -241,10 +230,8 @@ def test_one_process_goes_on_from_two(
 ) -> None:
     stored = checkpoint.newest(two[0] / case / "checkpoints", "run")
     assert stored is not None
-    data = TokenData(finished.dataset, tiny_training.tiny())
-    runtime = Runtime(0, 1, torch.device("cpu"))
-    execution = dataclasses.replace(CASES[case], shard=False, compress=False)
-    trainer = DALLETrainer(data, runtime, "run", execution)
+    execution = dataclasses.replace(CASES[case], sharding=Sharding.NONE, compress=False)
+    trainer = trainer_in(0, 1, finished.dataset, execution)
     trainer.load(stored)
     for name, parameter in trainer.model.named_parameters():
         assert torch.equal(parameter, stored.tensors["model"][name])

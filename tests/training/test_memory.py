@@ -8,7 +8,7 @@ import torch
 from tiny_training import Finished
 
 from training.config import TransformerConfig
-from training.dalle.execution import Execution
+from training.dalle.execution import Execution, Sharding
 from training.dalle.memory import KEPT, KEPT_RECOMPUTING, Need, estimate, require
 from training.dalle.precision import Precision, recompute_blocks, run_blocks_in
 from training.dalle.trainer import DALLETrainer
@@ -66,7 +66,7 @@ def test_the_papers_model_fits_when_it_is_sharded_and_recomputed() -> None:
     assert alone.parameters == pytest.approx(4 * 12.3e9, rel=0.01)
     assert alone.gradients == alone.moments / 2 == alone.parameters
     assert alone.averages == 0  # in host memory
-    sharded = of_paper(64, Execution(shard=True, recompute=True, micro_batch=1))
+    sharded = of_paper(64, Execution(sharding=Sharding.ALL, recompute=True, micro_batch=1))
     assert sharded.moments == pytest.approx(alone.moments / 64, rel=1e-6)
     assert sharded.total < 20e9 < alone.total
     whole = of_paper(64, Execution(compress=True, recompute=True, micro_batch=1))
@@ -83,8 +83,8 @@ def test_a_machines_own_memory_holds_models_averages_and_what_a_checkpoint_passe
     # Averages and their copy in each process; both moments in the one that writes them.
     assert of_paper(64, Execution()).host == 8 * 2 * whole + 2 * whole
     # Of eight shards in each, the models that all build at first are more.
-    assert of_paper(64, Execution(shard=True)).host == pytest.approx(8 * whole, rel=1e-6)
-    assert of_paper(8, Execution(shard=True)).host == pytest.approx(8 * whole, rel=1e-6)
+    assert of_paper(64, Execution(sharding=Sharding.ALL)).host == pytest.approx(8 * whole, rel=1e-6)
+    assert of_paper(8, Execution(sharding=Sharding.ALL)).host == pytest.approx(8 * whole, rel=1e-6)
     need = Need(0, 0, 0, 0, 0, 0, host=3 * 2**30)
     require(need, 0, Execution(), host_free=3 * 2**30)
     with pytest.raises(InputError) as raised:
@@ -92,7 +92,7 @@ def test_a_machines_own_memory_holds_models_averages_and_what_a_checkpoint_passe
     assert str(raised.value) == (
         "the 8 processes of this machine need about 3 GiB of its own memory (each builds the "
         "whole model there, and keeps averaged weights), and 1 GiB are free; take fewer processes "
-        "a machine, --shard, or a smaller recipe"
+        "a machine, --shard=machine, or a smaller recipe"
     )
     runtime = Runtime(0, 1, CPU)
     tokens = {"text_vocabulary": 9, "text_length": 2, "image_vocabulary": 9, "grid": 2}
@@ -109,11 +109,11 @@ def test_too_little_memory_is_one_sentence_with_what_helps() -> None:
         require(need, 2**30, Execution())
     assert str(raised.value) == (
         "a process needs about 13 GiB (parameters 3, gradients 3, moments 6, activations 1), and "
-        "its device has 1 GiB free for it; take a smaller --micro-batch, --recompute, --shard "
-        "with several processes, or a smaller recipe"
+        "its device has 1 GiB free for it; take a smaller --micro-batch, --recompute, "
+        "--shard=machine with several processes, or a smaller recipe"
     )
     with pytest.raises(InputError, match="--micro-batch, more processes, or"):
-        require(need, 2**30, Execution(shard=True, recompute=True))
+        require(need, 2**30, Execution(sharding=Sharding.ALL, recompute=True))
 
 
 def test_a_run_ends_before_it_takes_what_is_not_there(finished: Finished) -> None:

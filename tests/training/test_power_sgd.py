@@ -8,8 +8,10 @@ import torch.distributed as dist
 from many_processes import run_in
 from torch import Tensor, nn
 
-from training.distributed.data_parallel import replicate
+from training.config import TransformerConfig
+from training.distributed.data_parallel import copies_mesh, replicate, shard
 from training.distributed.power_sgd import PowerSGD, rank_for
+from training.models.transformer import Transformer
 
 SHARDS = 8
 # Width, rank and compression in percent (appendix E); run with both a sixteenth as large.
@@ -17,26 +19,20 @@ TABLE = ((1920, 512, 83), (2688, 640, 85), (3968, 896, 86))
 SMALLER = 16
 
 
-class Layer(nn.Module):
-    """One layer's matrices as one of 8 devices holds them (appendix E)."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        d, part = width, width // SHARDS
-        shapes = [(d, part)] * 4 + [(d, 4 * part), (4 * part, d)]
-        self.parts = nn.ModuleList(nn.Linear(n, m, bias=False) for m, n in shapes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([p(x[:, : p.in_features]).sum() for p in self.parts]).sum()
-
-
-def _bytes(rank: int, world: int) -> list[list[int]]:
+def _sharded(rank: int, world: int) -> list[list[int]]:
+    """What one of a machine's devices exchanges with its like for the gradients of a layer."""
     found = []
     for width, total_rank, _ in TABLE:
-        layer = Layer(width // SMALLER)
-        hook = PowerSGD(dict(layer.named_parameters()), total_rank // SMALLER // SHARDS)
-        wrapped = replicate(layer, hook)
-        wrapped(torch.randn(2, 4 * width // SMALLER)).backward()
+        config = TransformerConfig(depth=1, heads=1, head_width=width // SMALLER)
+        model = Transformer(config, 8, 2, 8, 2)
+        mesh = copies_mesh(torch.device("cpu"), world)
+        shard(model, model.blocks, None, mesh["shards"])
+        matrices = {n: p for n, p in model.blocks.named_parameters() if p.ndim == 2}
+        for p in matrices.values():
+            p.grad = torch.ones_like(p)
+        alone = mesh["copies"].get_group()
+        hook = PowerSGD(matrices, total_rank // SMALLER // world, group=alone)
+        hook.exchange_shards(list(matrices.values()))
         found.append([hook.wire_bytes, hook.plain_bytes])
     return found
 
@@ -56,10 +52,10 @@ def _whole(rank: int, world: int) -> list[list[int]]:
 
 
 def _loaded(rank: int, world: int) -> dict[str, Tensor]:
-    """Buffers after a checkpoint's sum was loaded, and their own sum."""
+    """Buffers after a checkpoint's sum was put into them, and their own sum."""
     hook = PowerSGD({"a": torch.zeros(6, 4)}, rank=2)
-    hook.errors["a"].fill_(rank + 1)
-    hook.load({"a": torch.arange(24.0).view_as(hook.errors["a"])})
+    hook.errors["a"].copy_(torch.arange(24.0).view(6, 4))
+    hook.share_out()
     return {"own": hook.errors["a"], "sum": hook.summed_errors()["a"]}
 
 
@@ -70,7 +66,7 @@ def _in_four(rank: int, world: int) -> dict[str, Any]:
 def _in_two(rank: int, world: int) -> dict[str, Any]:
     kinds = ("full", "low rank", "overflow")
     found: dict[str, Any] = {kind: _exchange(rank, world, kind) for kind in kinds}
-    found |= {"bytes": _bytes(rank, world), "whole": _whole(rank, world)}
+    found["whole"] = _whole(rank, world)
     return found | _in_four(rank, world)
 
 
@@ -86,8 +82,9 @@ def four() -> list[dict[str, Any]]:
     return run_in(4, _in_four)
 
 
-def test_it_sends_what_the_papers_table_says(two: list[dict[str, Any]]) -> None:
-    found = two[0]["bytes"]
+def test_shards_send_what_the_papers_table_says() -> None:
+    [found, *others] = run_in(SHARDS, _sharded)
+    assert others == [found] * (SHARDS - 1)
     for (width, rank, percent), (sent, plain) in zip(TABLE, found, strict=True):
         assert (rank_for(width), rank_for(width, SHARDS)) == (rank, rank // SHARDS)
         assert 1 - sent / plain == pytest.approx(1 - 5 * rank / (8 * width), abs=1e-9)
@@ -139,8 +136,7 @@ def test_what_is_not_sent_stays_in_the_error_buffers(two: list[dict[str, Any]]) 
     for found in (process["full"] for process in two):
         assert torch.allclose(found["got1"], found["exact1"])  # a bias is not compressed
         for gradient, error in (("0", "a"), ("2", "b")):
-            exact = PowerSGD._matrices(found[f"exact{gradient}"])
-            got = PowerSGD._matrices(found[f"got{gradient}"])
+            exact, got = found[f"exact{gradient}"], found[f"got{gradient}"]
             assert not torch.allclose(got, exact, atol=0.1)
             assert torch.allclose(got + found[f"sum_{error}"], exact, atol=1e-4)
 

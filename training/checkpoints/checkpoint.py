@@ -1,9 +1,9 @@
 """Checkpoints: safetensors and JSON in a directory that appears only when complete.
 
-Every process writes the rows it holds, and what is its own; any number of processes reads them.
+Every process writes what it alone holds; any number of processes reads it.
 
     update-000000100/
-      model.00000.safetensors    of process 0: whole tensors, or its rows of sharded ones
+      model.00000.safetensors    of process 0: whole tensors, or its parts of sharded ones
       own.00000.safetensors      its random state, and what else no other process has
       sums.00000.json            SHA-256 of its files
       state.json                 position, schedule; written last
@@ -24,7 +24,7 @@ from torch import Tensor
 from training import remote
 from training.checkpoints import atomic_directory, stored_tensors
 from training.checkpoints.stored_tensors import StoredTensors
-from training.distributed.shards import Rows
+from training.distributed.shards import Part
 from training.runtime import barrier, greatest, place
 
 STATE = "state.json"
@@ -39,7 +39,7 @@ class Checkpoint:
         update: updates done.
         fingerprint: of the recipe and the data; another run's checkpoint is not resumed.
         tensors: groups of named tensors (model, ema, optimizer), the same in all processes or
-            the `Rows` that this one holds; `StoredTensors` when read.
+            the `Part` that this one holds; `StoredTensors` when read.
         state: plain JSON (data position, schedule state).
         own: named tensors of this process alone; empty for one that was not there before.
         score: validation loss, the lower the better, if it was measured.
@@ -88,9 +88,13 @@ def save(directory: Path, checkpoint: Checkpoint, keep: int = 2) -> None:
 
 
 def _write_own_files(temporary: Path, checkpoint: Checkpoint, rank: int) -> None:
-    groups: dict[str, Mapping[str, Tensor | Rows]] = {"own": dict(checkpoint.own)}
+    groups: dict[str, Mapping[str, Tensor | Part]] = {"own": dict(checkpoint.own)}
     for name, group in checkpoint.tensors.items():
-        groups[name] = {k: t for k, t in group.items() if rank == 0 or isinstance(t, Rows)}
+        groups[name] = {
+            key: tensor
+            for key, tensor in group.items()
+            if (tensor.first_copy if isinstance(tensor, Part) else rank == 0)
+        }
     written: list[Path] = []
     for name, group in groups.items():
         if group:

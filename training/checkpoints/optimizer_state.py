@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from training.checkpoints.stored_tensors import StoredTensors
-from training.distributed.shards import rows_of
+from training.distributed.shards import part_of
 
 
 def optimizer_tensors(
@@ -15,7 +15,7 @@ def optimizer_tensors(
 ) -> dict[str, Any]:
     """The optimiser's state as named tensors: `PARAMETER/KEY`."""
     return {
-        f"{names[parameter]}/{key}": rows_of(value)
+        f"{names[parameter]}/{key}": part_of(value)
         for parameter, values in optimizer.state.items()
         for key, value in values.items()
     }
@@ -51,5 +51,5 @@ def load_optimizer(
                     # Fused optimisers pair the elements as they lie in memory, so the state must
                     # have the parameter's own order (channels last), which the file does not keep.
                     state[key] = torch.empty_like(parameter)
-                    stored.into(f"{name}/{key}", rows_of(state[key]))
+                    stored.into(f"{name}/{key}", part_of(state[key]))
             optimizer.state[parameter] = state

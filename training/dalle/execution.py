@@ -1,9 +1,19 @@
 """How a run of stage two computes; what it computes is the recipe's."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from training.dalle.precision import Precision
 from training.errors import InputError
+from training.runtime import Runtime, local_processes
+
+
+class Sharding(StrEnum):
+    """Which processes share one copy of parameters, moments and averages among them (FSDP2)."""
+
+    NONE = "none"
+    MACHINE = "machine"
+    ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -13,19 +23,39 @@ class Execution:
     Attributes:
         precision: of the products inside the blocks.
         recompute: keep each block's input alone, and compute the rest again when going backward.
-        shard: split parameters, moments and averages among the processes (FSDP2).
-        compress: exchange gradients by PowerSGD.
+        sharding: each process holds a copy, or those of a machine hold one, or all of them.
+        compress: exchange gradients between copies by PowerSGD.
         micro_batch: rows of one forward and backward pass in a process; 0: all at once.
         compiled: compile each block (torch.compile).
     """
 
     precision: Precision = Precision.AUTO
     recompute: bool = False
-    shard: bool = False
+    sharding: Sharding = Sharding.NONE
     compress: bool = False
     micro_batch: int = 0
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        if self.shard and self.compress:
-            raise InputError("compression works on whole gradients; leave out sharding")
+        if self.sharding is Sharding.ALL and self.compress:
+            raise InputError(
+                "compression is of what copies of the model exchange, and --shard all leaves one; "
+                "take --shard=machine"
+            )
+
+    def shards(self, runtime: Runtime) -> int:
+        """Processes that hold one copy together.
+
+        Raises:
+            InputError: if machines have different numbers of processes.
+        """
+        if self.sharding is Sharding.NONE:
+            return 1
+        if self.sharding is Sharding.ALL:
+            return runtime.world
+        if runtime.world % local_processes():
+            raise InputError(
+                f"{runtime.world} processes are no multiple of this machine's "
+                f"{local_processes()}; --shard=machine needs as many on each"
+            )
+        return local_processes()

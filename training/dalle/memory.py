@@ -1,17 +1,16 @@
 """What a process of stage two needs of memory, known before any of it is taken."""
 
 import dataclasses
-import os
 
 import torch
 
 from training import host_memory
 from training.config import TransformerConfig
-from training.dalle.execution import Execution
+from training.dalle.execution import Execution, Sharding
 from training.dalle.precision import Precision
 from training.errors import InputError
 from training.models.transformer import Transformer
-from training.runtime import Runtime
+from training.runtime import Runtime, local_processes
 
 _FP32 = 4
 # Bytes that a layer (attention and MLP) keeps for its backward pass, for each token and unit of
@@ -21,6 +20,11 @@ KEPT = {Precision.FP32: 48, Precision.BF16: 36, Precision.FP16_PER_BLOCK: 32}
 _GELU = 16
 KEPT_RECOMPUTING = {Precision.FP32: 8, Precision.BF16: 8, Precision.FP16_PER_BLOCK: 4}
 _GIB = 2**30
+_MORE_SHARDS = {
+    Sharding.NONE: "--shard=machine with several processes",
+    Sharding.MACHINE: "--shard all",
+    Sharding.ALL: "more processes",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +82,7 @@ def estimate(
         model = Transformer(config, **tokens)
     all_parameters = _FP32 * sum(p.numel() for p in model.parameters())
     blocks = _FP32 * sum(p.numel() for p in model.blocks.parameters())
-    shards = runtime.world if execution.shard else 1
+    shards = execution.shards(runtime)
     held = -(-all_parameters // shards)
     # The one that computes, and the next one on its way.
     gathered = 2 * blocks // len(model.blocks) if shards > 1 else 0
@@ -97,7 +101,7 @@ def estimate(
         gradients=held,
         moments=2 * held,
         averages=0 if runtime.device.type == "cuda" else held,
-        errors=blocks if execution.compress else 0,
+        errors=blocks // shards if execution.compress else 0,
         # After the backward pass, clipping the variance takes as much as the gradients.
         activations=max(activations, held),
         host=_host(all_parameters, held) if runtime.device.type == "cuda" else 0,
@@ -106,7 +110,7 @@ def estimate(
 
 def _host(whole: int, held: int) -> int:
     """Host memory of all GPUs' processes on this machine: at the start, and while they train."""
-    local = _local_processes()
+    local = local_processes()
     # The averages, and the pinned copy through which the weights come to them.
     averages = 2 * held * local
     # Of a checkpoint, moments are the most that is written at once: by all, or if nothing is
@@ -116,13 +120,9 @@ def _host(whole: int, held: int) -> int:
     return max(whole * local, averages + passing)
 
 
-def _local_processes() -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
 def free_memory(runtime: Runtime) -> int:
     """Bytes that this process may count on: its share of what the device has left."""
-    local = _local_processes()
+    local = local_processes()
     if runtime.device.type == "cuda":
         sharing = -(-local // torch.cuda.device_count())
         return int(torch.cuda.mem_get_info(runtime.device)[0]) // sharing
@@ -142,12 +142,13 @@ def require(need: Need, free: int, execution: Execution, host_free: int | None =
         InputError: with the figures, and what would help.
     """
     host_free = host_memory.available() if host_free is None else host_free
+    sharded = execution.sharding is not Sharding.NONE
     if need.host > host_free:
         raise InputError(
-            f"the {_local_processes()} processes of this machine need about "
+            f"the {local_processes()} processes of this machine need about "
             f"{need.host / _GIB:.3g} GiB of its own memory (each builds the whole model there, "
             f"and keeps averaged weights), and {host_free / _GIB:.3g} GiB are free; take fewer "
-            f"processes a machine{'' if execution.shard else ', --shard'}, or a smaller recipe"
+            f"processes a machine{'' if sharded else ', --shard=machine'}, or a smaller recipe"
         )
     if need.total <= free:
         return
@@ -155,7 +156,7 @@ def require(need: Need, free: int, execution: Execution, host_free: int | None =
     remedies = ["a smaller --micro-batch"]
     if not execution.recompute:
         remedies.append("--recompute")
-    remedies.append("more processes" if execution.shard else "--shard with several processes")
+    remedies.append(_MORE_SHARDS[execution.sharding])
     raise InputError(
         f"a process needs about {need.total / _GIB:.3g} GiB ({parts}), and its device has "
         f"{free / _GIB:.3g} GiB free for it; take {', '.join(remedies)}, or a smaller recipe"

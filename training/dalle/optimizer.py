@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from training.config import AdamWConfig
-from training.distributed.shards import local
+from training.distributed.shards import local, shards_group
 
 
 class ClippedAdamW(torch.optim.AdamW):
@@ -92,8 +92,9 @@ def global_norm(gradients: Iterable[Tensor]) -> Tensor:
     given = list(gradients)
     parts = [local(g) for g in given]
     squares = torch.stack(torch._foreach_norm(parts)).square().sum()
-    if any(isinstance(g, DTensor) for g in given):
-        dist.all_reduce(squares)
+    sharded = next((g for g in given if isinstance(g, DTensor)), None)
+    if sharded is not None:
+        dist.all_reduce(squares, group=shards_group(sharded))
     return squares.sqrt()
 
 

@@ -8,11 +8,14 @@ import torch
 from training.checkpoints.checkpoint import Checkpoint
 from training.checkpoints.optimizer_state import load_optimizer, optimizer_tensors
 from training.checkpoints.resume_position import own_position, position_for
-from training.distributed.shards import rows_like, rows_of
+from training.distributed.shards import part_like, part_of
 from training.row_stream import Position
 
 if TYPE_CHECKING:
     from training.dalle.trainer import DALLETrainer
+
+# Sums over the copies of the model, of each parameter's shape.
+_ERRORS = "errors"
 
 
 def taken(trainer: "DALLETrainer", done: int) -> Checkpoint:
@@ -20,12 +23,13 @@ def taken(trainer: "DALLETrainer", done: int) -> Checkpoint:
     named = dict(trainer.model.named_parameters())
     averages = trainer.ema.tensors()
     tensors: dict[str, dict[str, Any]] = {
-        "model": {name: rows_of(p) for name, p in named.items()},
-        "ema": {name: rows_like(p, averages[name]) for name, p in named.items()},
+        "model": {name: part_of(p) for name, p in named.items()},
+        "ema": {name: part_like(p, averages[name]) for name, p in named.items()},
         "optimizer": optimizer_tensors(trainer.optimizer, trainer.names),
     }
     if trainer.compression is not None:
-        tensors["errors"] = trainer.compression.summed_errors()
+        sums = trainer.compression.summed_errors()
+        tensors[_ERRORS] = {name: part_like(named[name], total) for name, total in sums.items()}
     position = trainer.stream.position
     state = {
         "position": dataclasses.asdict(position),
@@ -40,15 +44,18 @@ def taken(trainer: "DALLETrainer", done: int) -> Checkpoint:
 
 def put_back(trainer: "DALLETrainer", found: Checkpoint) -> None:
     """Go on from what `taken` gave in any number of processes."""
-    averages = trainer.ema.tensors()
+    named, averages = dict(trainer.model.named_parameters()), trainer.ema.tensors()
     with torch.no_grad():
-        for name, p in trainer.model.named_parameters():
-            found.tensors["model"].into(name, rows_of(p))  # type: ignore[attr-defined]
-            found.tensors["ema"].into(name, rows_like(p, averages[name]))  # type: ignore[attr-defined]
+        for name, p in named.items():
+            found.tensors["model"].into(name, part_of(p))  # type: ignore[attr-defined]
+            found.tensors["ema"].into(name, part_like(p, averages[name]))  # type: ignore[attr-defined]
     load_optimizer(trainer.optimizer, trainer.names, found.tensors["optimizer"])
     trainer.optimizer.measure_bound()
-    if trainer.compression is not None and "errors" in found.tensors:
-        trainer.compression.load(found.tensors["errors"])
+    if trainer.compression is not None and _ERRORS in found.tensors:
+        for name, error in trainer.compression.errors.items():
+            part = part_like(named[name], error)
+            found.tensors[_ERRORS].into(name, part)  # type: ignore[attr-defined]
+        trainer.compression.share_out()
     state = found.state
     stored = Position(**state["position"])
     trainer.stream.position = position_for(stored, state["world"], found.own, trainer.runtime)

@@ -1,5 +1,6 @@
 """One run of stage two: model, optimiser, averaged weights and data, and their update (B.2)."""
 
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -18,7 +19,7 @@ from training.dalle.precision import (
     recompute_blocks,
     run_blocks_in,
 )
-from training.distributed.data_parallel import exchanging, replicate, shard
+from training.distributed.data_parallel import copies_mesh, exchanging, replicate, shard
 from training.distributed.power_sgd import PowerSGD, rank_for
 from training.distributed.shards import local, whole
 from training.ema import Ema, OffloadedEma
@@ -70,8 +71,8 @@ class DALLETrainer:
         self.model = Transformer(self.recipe.transformer, **self.shape)
         if start is not None:
             start.into(self.model)
-        self._sharded = execution.shard and runtime.world > 1
-        if not self._sharded:  # else each process takes only its rows to its device
+        self._shards = execution.shards(runtime)
+        if self._shards == 1:  # else each process takes only its shards to its device
             self.model.to(runtime.device)
         if execution.compiled:
             compile_blocks(self.model.blocks)
@@ -84,6 +85,8 @@ class DALLETrainer:
         self.wrapped = self._distribute()
         self._parameters = list(self.model.parameters())
         self._by_block = [list(block.parameters()) for block in self.model.blocks]
+        in_blocks = set(itertools.chain(*self._by_block))
+        self._beside_blocks = [p for p in self._parameters if p not in in_blocks]
         offloaded = runtime.device.type == "cuda"
         self.ema = (OffloadedEma if offloaded else Ema)(self.model, self.training.ema)
         self.optimizer = ClippedAdamW(self.model, self.training.adamw)
@@ -106,16 +109,20 @@ class DALLETrainer:
     def _distribute(self) -> nn.Module:
         if self.runtime.world == 1:
             return self.model
-        if self._sharded:
-            # fp16 keeps gains and biases in fp32, so there the blocks travel as they are stored.
-            gathered = torch.bfloat16 if self.precision is Precision.BF16 else None
-            shard(self.model, self.model.blocks, gathered)
-            return self.model
-        if self.execution.compress:
-            self.compression = self._power_sgd()
-        return replicate(self.model, self.compression)
+        if self._shards == 1:
+            if self.execution.compress:
+                self.compression = self._power_sgd(None)
+            return replicate(self.model, self.compression)
+        # fp16 keeps gains and biases in fp32, so there the blocks travel as they are stored.
+        gathered = torch.bfloat16 if self.precision is Precision.BF16 else None
+        mesh = copies_mesh(self.runtime.device, self._shards)
+        compress = self.execution.compress and mesh["copies"].size() > 1
+        shard(self.model, self.model.blocks, gathered, mesh["shards"] if compress else mesh)
+        if compress:
+            self.compression = self._power_sgd(mesh["copies"].get_group())
+        return self.model
 
-    def _power_sgd(self) -> PowerSGD:
+    def _power_sgd(self, group: dist.ProcessGroup | None) -> PowerSGD:
         matrices = {
             f"blocks.{name}": p for name, p in self.model.blocks.named_parameters() if p.ndim == 2
         }
@@ -128,8 +135,8 @@ class DALLETrainer:
             at = index.get(parameter)
             return None if scales is None or at is None else scales.tensor[at]
 
-        rank = rank_for(self.recipe.transformer.width)
-        return PowerSGD(matrices, rank, self.training.seed, divisor)
+        rank = rank_for(self.recipe.transformer.width, self._shards)
+        return PowerSGD(matrices, rank, self.training.seed, divisor, group)
 
     def update(self, step: int) -> dict[str, Tensor]:
         """One update; figures of all processes together."""
@@ -169,6 +176,9 @@ class DALLETrainer:
                 loss = stream_loss(found.text, found.image, self.training.text_weight)
                 (loss * share).backward()
             nats += torch.stack((found.text, found.image)).detach() * share
+        if self.compression is not None and self._shards > 1:
+            for parameters in [*self._by_block, self._beside_blocks]:
+                self.compression.exchange_shards(parameters)
         if self.runtime.world > 1:
             dist.all_reduce(nats)
         return nats

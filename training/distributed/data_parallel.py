@@ -1,4 +1,4 @@
-"""A model in several processes: replicated (DDP) or sharded (FSDP2); gradients are added up.
+"""A model in several processes: replicated (DDP), sharded (FSDP2) or both; gradients add up.
 
 Every process divides its loss by their number M, so that sums of gradients are means (App. D).
 """
@@ -6,11 +6,14 @@ Every process divides its loss by their number M, so that sums of gradients are 
 import contextlib
 import itertools
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Shard
 from torch.nn.parallel import DistributedDataParallel
 
 from training.distributed.power_sgd import PowerSGD
@@ -33,15 +36,33 @@ def _sum(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
     return future
 
 
-def shard(model: nn.Module, blocks: nn.ModuleList, gathered: torch.dtype | None) -> None:
-    """Split the parameters of each block, and the rest, by rows among all processes (2.5).
+def copies_mesh(device: torch.device, shards: int) -> DeviceMesh:
+    """Processes as copies of the model x the `shards` of a copy, which follow one another."""
+    copies = dist.get_world_size() // shards
+    return init_device_mesh(device.type, (copies, shards), mesh_dim_names=("copies", "shards"))
+
+
+def shard(
+    model: nn.Module, blocks: nn.ModuleList, gathered: torch.dtype | None, mesh: DeviceMesh
+) -> None:
+    """Split the parameters of each block, and the rest, among processes (2.5).
 
     Args:
         model: changed in place; the optimiser is made afterwards.
         blocks: of the model; each is gathered while the one before it computes.
         gathered: format in which the blocks' matrices travel; gains and all gradients travel in
             fp32.
+        mesh: `copies_mesh`, whose copies' gradients are added up; or its "shards" alone, and then
+            each copy has its own gradients.
     """
+    shards = mesh["shards"].size()
+
+    def placement(parameter: nn.Parameter) -> Shard:
+        # Wide matrices are cut into upright pieces, as appendix E has them; they compress better.
+        rows, columns = parameter.shape if parameter.ndim == 2 else (1, 0)
+        return Shard(int(columns > rows and columns % shards == 0))
+
+    split = partial(fully_shard, mesh=mesh, shard_placement_fn=placement)
     policy = MixedPrecisionPolicy(
         param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
@@ -49,9 +70,9 @@ def shard(model: nn.Module, blocks: nn.ModuleList, gathered: torch.dtype | None)
     for block in blocks:
         # A unit has one format, so gains that stay in fp32 are units of their own.
         gains = [m for m in block.modules() if gathered and isinstance(m, nn.LayerNorm)]
-        norms = [fully_shard(module) for module in gains]
-        units.append([fully_shard(block, mp_policy=policy), *norms])
-    for unit in itertools.chain([fully_shard(model)], *units):
+        norms = [split(module) for module in gains]
+        units.append([split(block, mp_policy=policy), *norms])
+    for unit in itertools.chain([split(model)], *units):
         unit.set_gradient_divide_factor(1.0)
         # Gloo has no other reduction.
         unit.set_force_sum_reduction_for_comms(True)

@@ -1,6 +1,9 @@
 """PowerSGD with the paper's rules (arXiv 2102.12092, section 2.5 and appendix E).
 
 torch's own hook starts Q warm or draws it anew at every step; here it is drawn once for the run.
+Where machines hold a sharded copy each, a process exchanges its shards with the same shards of the
+other machines, which is the paper's arrangement; elsewhere whole gradients are exchanged.
+
 The gradient goes straight into the error buffer E; P = E Q is summed over the processes and
 orthogonalised by Householder reflections; Q' = E^T P is summed; P Q'^T is the gradient, and E
 loses 1/M of it. Embeddings, unembeddings, gains and biases are summed as they are.
@@ -11,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from training.distributed.shards import local
 
 EPSILON = 1e-6
 # Widths of the paper's table 1 and their ranks over all shards of a matrix.
@@ -34,13 +39,16 @@ class PowerSGD:
     """Compresses gradients of matrices between the backward pass and the optimiser.
 
     Args:
-        compressed: parameters to compress by name; fused products (3d x d) are three matrices.
+        compressed: parameters to compress by name, sharded or not; fused products (3d x d) are
+            three matrices.
         rank: of P and Q.
         seed: of the fixed Q.
         divisor: what a parameter's gradient is divided by before it enters its error buffer; a
             block's gradient scale.
+        group: processes that exchange, each with the same shards; all of them if not given.
 
     Attributes:
+        errors: this process's buffers, of the shape that it holds of each parameter.
         wire_bytes: sent by this process since they were taken.
         plain_bytes: what would have been sent uncompressed.
     """
@@ -51,26 +59,28 @@ class PowerSGD:
         rank: int,
         seed: int = 0,
         divisor: Callable[[Tensor], Tensor | None] = lambda _: None,
+        group: dist.ProcessGroup | None = None,
     ):
-        self._divisor = divisor
+        self._divisor, self._group = divisor, group
         self.wire_bytes = self.plain_bytes = 0
         self.errors: dict[str, Tensor] = {}
         self._names = {p: name for name, p in compressed.items()}
+        self._fused = {name for name, p in compressed.items() if p.shape[0] == 3 * p.shape[1]}
         self._q: dict[str, Tensor] = {}
         for i, (name, parameter) in enumerate(sorted(compressed.items())):
-            matrices = self._matrices(parameter)
-            self.errors[name] = torch.zeros_like(matrices)
+            held = local(parameter.detach())
+            self.errors[name] = torch.zeros_like(held)
             draw = torch.Generator().manual_seed(seed * 1_000_003 + i)
-            count, m, n = matrices.shape
+            count, m, n = self._matrices(name, held).shape
             q = torch.randn(count, n, min(rank, m), generator=draw)
-            self._q[name] = q.to(parameter.device)
+            self._q[name] = q.to(held.device)
 
-    @staticmethod
-    def _matrices(tensor: Tensor) -> Tensor:
-        """[k, m, n] with m <= n, so that P, which is orthogonalised, is the smaller one."""
+    def _matrices(self, name: str, tensor: Tensor) -> Tensor:
+        """A view [k, m, n] with m <= n, so that P, which is orthogonalised, is the smaller one."""
         rows, columns = tensor.shape
-        parts = 3 if rows == 3 * columns else 1
-        found = tensor.detach().reshape(parts, rows // parts, columns)
+        # A third of a shard's rows lies within one of the three as a third of all rows does.
+        parts = 3 if name in self._fused and rows % 3 == 0 else 1
+        found = tensor.detach().view(parts, rows // parts, columns)
         return found.mT if found.shape[1] > found.shape[2] else found
 
     def exchange(self, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
@@ -81,10 +91,15 @@ class PowerSGD:
         future.set_result(bucket.buffer())
         return future
 
+    def exchange_shards(self, parameters: Sequence[Tensor]) -> None:
+        """Sum the gradients that each copy of a sharded model has of its own, in place."""
+        with_gradient = [p for p in parameters if p.grad is not None]
+        self._exchange(with_gradient, [local(p.grad) for p in with_gradient if p.grad is not None])
+
     @torch.no_grad()
     def _exchange(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         plain: list[Tensor] = []
-        squeezed: list[tuple[str, Tensor]] = []
+        squeezed: dict[str, Tensor] = {}
         for parameter, gradient in zip(parameters, gradients, strict=True):
             divisor = self._divisor(parameter)
             if divisor is not None:
@@ -94,25 +109,26 @@ class PowerSGD:
             if name is None:
                 plain.append(gradient)
             else:
-                self.errors[name] += self._matrices(gradient)
-                squeezed.append((name, self._matrices(gradient)))
-        products = [self.errors[name] @ self._q[name] for name, _ in squeezed]
+                self.errors[name] += gradient
+                squeezed[name] = self._matrices(name, gradient)
+        errors = [self._matrices(name, self.errors[name]) for name in squeezed]
+        products = [e @ self._q[name] for name, e in zip(squeezed, errors, strict=True)]
         self._sum_together([*plain, *products])
         bases = [_orthogonal(p) for p in products]
-        names = [name for name, _ in squeezed]
-        summed = [self.errors[name].mT @ p for name, p in zip(names, bases, strict=True)]
+        summed = [e.mT @ p for e, p in zip(errors, bases, strict=True)]
         self._sum_together(summed)
-        for (name, target), product, p, q in zip(squeezed, products, bases, summed, strict=True):
-            self._finish(name, target, product, p, q)
+        for target, error, product, p, q in zip(
+            squeezed.values(), errors, products, bases, summed, strict=True
+        ):
+            self._finish(target, error, product, p, q)
 
-    def _finish(self, name: str, target: Tensor, product: Tensor, p: Tensor, q: Tensor) -> None:
+    def _finish(self, target: Tensor, error: Tensor, product: Tensor, p: Tensor, q: Tensor) -> None:
         """Write the gradient, and correct the error buffer by the rules for non-finite values."""
         decompressed = p @ q.mT
         finite = product.isfinite().all() & q.isfinite().all()
         # A gradient without a meaning must not pass for one: the update is skipped for it.
         target.copy_(torch.where(finite, decompressed, torch.inf))
-        error = self.errors[name]
-        error -= torch.where(finite, decompressed / dist.get_world_size(), 0)
+        error -= torch.where(finite, decompressed / dist.get_world_size(self._group), 0)
         # Zeroing a good buffer often sets training back, so only a broken one is.
         error.copy_(torch.where(error.isfinite().all(), error, 0))
 
@@ -122,7 +138,7 @@ class PowerSGD:
             return
         flat = torch.cat([t.flatten() for t in tensors])
         self.wire_bytes += flat.nbytes
-        dist.all_reduce(flat)
+        dist.all_reduce(flat, group=self._group)
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view(tensor.shape))
 
@@ -132,16 +148,16 @@ class PowerSGD:
         return sent
 
     def summed_errors(self) -> dict[str, Tensor]:
-        """Sums of the error buffers over all processes: all that a checkpoint needs of them."""
+        """Sums of the error buffers over all copies: all that a checkpoint needs of them."""
         sums = {name: error.clone() for name, error in self.errors.items()}
         for total in sums.values():
-            dist.all_reduce(total)
+            dist.all_reduce(total, group=self._group)
         return sums
 
-    def load(self, sums: Mapping[str, Tensor]) -> None:
-        """Share the sums out among any number of processes."""
-        for name, error in self.errors.items():
-            error.copy_(sums[name] / dist.get_world_size())
+    def share_out(self) -> None:
+        """Make sums, which were put into the buffers of every copy, each copy's share of them."""
+        for error in self.errors.values():
+            error /= dist.get_world_size(self._group)
 
 
 def _orthogonal(p: Tensor) -> Tensor:

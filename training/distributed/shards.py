@@ -1,19 +1,28 @@
-"""Parts of tensors that FSDP2 split by rows among processes."""
+"""Parts of tensors that FSDP2 split among processes."""
 
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows `start` and after of a tensor that has `total` rows: what one process holds of it."""
+class Part:
+    """What one process holds of a tensor: all of it but along one dimension.
 
-    part: Tensor
+    Attributes:
+        held: the part.
+        dimension: along which the tensor is split.
+        start: index in it at which the part begins.
+        first_copy: whether this process is of the first of the groups that hold the tensor.
+    """
+
+    held: Tensor
+    dimension: int
     start: int
-    total: int
+    first_copy: bool = True
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -21,24 +30,37 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def rows_like(sharded: Tensor, part: Tensor) -> Tensor | Rows:
-    """`part` as this process's rows of a tensor that is split as `sharded` is, or not at all."""
+def _split(sharded: DTensor) -> tuple[int, int]:
+    """The dimension of the mesh, and of the tensor, along which it is split."""
+    [found] = [(i, p.dim) for i, p in enumerate(sharded.placements) if isinstance(p, Shard)]
+    return found
+
+
+def shards_group(sharded: DTensor) -> dist.ProcessGroup:
+    """The processes that hold one copy of a tensor together."""
+    return sharded.device_mesh.get_group(_split(sharded)[0])
+
+
+def part_like(sharded: Tensor, held: Tensor) -> Tensor | Part:
+    """`held` as this process's part of a tensor that is split as `sharded` is, or not at all."""
     if not isinstance(sharded, DTensor):
-        return part
-    # FSDP2 splits the first dimension as torch.chunk does: equal parts, the last ones shorter.
-    mesh = sharded.device_mesh
-    step = -(-sharded.shape[0] // mesh.size())
-    start = min(mesh.get_local_rank() * step, sharded.shape[0])
-    return Rows(part, start, sharded.shape[0])
+        return held
+    # FSDP2 splits as torch.chunk does: equal parts, the last ones shorter.
+    along, dimension = _split(sharded)
+    mesh, size = sharded.device_mesh, sharded.shape[dimension]
+    step = -(-size // mesh.size(along))
+    start = min(mesh.get_local_rank(along) * step, size)
+    # Ranks of a copy follow one another.
+    return Part(held, dimension, start, dist.get_rank() < mesh.size(along))
 
 
-def rows_of(tensor: Tensor) -> Tensor | Rows:
-    """A tensor, or this process's rows of a sharded one."""
-    return rows_like(tensor, local(tensor.detach()))
+def part_of(tensor: Tensor) -> Tensor | Part:
+    """A tensor, or this process's part of a sharded one."""
+    return part_like(tensor, local(tensor.detach()))
 
 
 def whole(sharded: Tensor, part: Tensor) -> Tensor:
-    """All rows of a tensor split as `sharded` is; every process must take part."""
+    """All of a tensor split as `sharded` is; every process must take part."""
     if not isinstance(sharded, DTensor):
         return part
     return DTensor.from_local(

@@ -10,6 +10,7 @@ from torch import Tensor
 from training.config import DVAEConfig, DVAETraining
 from training.dvae.images import training_batch
 from training.row_stream import Position, RowStream
+from training.runtime import local_processes
 
 _MOST_THREADS = 8
 
@@ -34,8 +35,7 @@ class PictureBatches:
         self._tables = stream.batches(rows)
         self.position = dataclasses.replace(stream.position)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        self._decoders = ThreadPoolExecutor(max(1, min(_MOST_THREADS, cores // local)))
+        self._decoders = ThreadPoolExecutor(max(1, min(_MOST_THREADS, cores // local_processes())))
         self._reader = ThreadPoolExecutor(1)
         self._next: Future[tuple[Tensor, Position]] | None = None
 
