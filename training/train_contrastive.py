@@ -49,6 +49,9 @@ def train(
         files = [f for directory in pairs for f in list_files(directory, ".parquet")]
         words = storage.read_bytes(join(tokenizer, TOKENIZER)).decode()
         trainer = ContrastiveTrainer(chosen, files, words, process, fingerprint)
+        batch = trainer.training.batch
+        if process.first and batch < training.batch:
+            typer.echo(f"warning: the data holds {batch} pairs; a batch is these", err=True)
         trained_on = finished.trained_on_pairs(pairs, contents, code_versions.CONTRASTIVE)
         loop.run(
             trainer,
@@ -56,7 +59,7 @@ def train(
             updates=total,
             report_every=min(training.report_every, max(1, total // 20)),
             checkpoint_seconds=training.checkpoint_seconds,
-            per_update={"pairs_per_s": training.batch},
+            per_update={"pairs_per_s": batch},
             trained_on=trained_on,
         )
         if process.first:

@@ -44,6 +44,7 @@ PLAN = (
     Launch("train_dvae", ("bpe_tokenizer", "dvae")),
     Launch("encode_pairs", ("token_grids",), partitioned=True),
     Launch("publish_dataset", ("token_dataset",)),
+    Launch("train_contrastive", ("contrastive",)),
     Launch("train_dalle", ("dalle", "samples", "evaluation")),
 )
 CRAWLING = ("build_reference", "collect_pairs")
@@ -96,6 +97,7 @@ def marker(layout: Layout, asset: str) -> str:
         "bpe_tokenizer": join(layout.tokenizer, ledger.SUCCESS),
         "dvae": final(layout.model("dvae"), ledger.SUCCESS),
         "token_dataset": join(layout.token_dataset, CURRENT),
+        "contrastive": final(layout.model("contrastive"), ledger.SUCCESS),
         "dalle": final(layout.model("dalle"), ledger.SUCCESS),
         "samples": join(layout.samples, "samples.json"),
         "evaluation": join(layout.evaluation, "evaluation.json"),

@@ -125,6 +125,7 @@ def _missed_pairs(
 def _summary(dvae: dict[str, Any], evaluation: dict[str, Any], copies: Copies) -> list[str]:
     return [
         *_likelihoods(evaluation),
+        *_retrieval(evaluation),
         f"reconstructions: {dvae['psnr_db']:.2f} dB PSNR, "
         f"codebook perplexity {dvae['codebook_perplexity']:.0f}",
         f"reference copies: {copies.caught} of {copies.fetched} caught, {len(copies.missed)} "
@@ -141,6 +142,18 @@ def _likelihoods(evaluation: dict[str, Any]) -> Iterator[str]:
         shuffled = evaluation.get(f"{split}_nats_image_shuffled")
         if right is not None and shuffled is not None:
             yield f"  {split:<12}{right:8.3f}{shuffled:8.3f}{shuffled - right:+8.3f}"
+
+
+def _retrieval(evaluation: dict[str, Any]) -> Iterator[str]:
+    if "retrieval_pairs" in evaluation:
+        shares = [
+            evaluation[f"retrieval_{key}_at_1"]
+            for key in ("image_to_text", "text_to_image", "chance")
+        ]
+        yield (
+            "retrieval among {:,} unseen pairs: {:.0%} of the captions, {:.0%} of the pictures "
+            "found; chance {:.0%}".format(evaluation["retrieval_pairs"], *shares)
+        )
 
 
 def _rows(directory: str, columns: list[str]) -> Iterator[dict[str, Any]]:

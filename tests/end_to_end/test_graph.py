@@ -21,10 +21,10 @@ DATASETS = (
     "deduped_pairs",
     "token_grids",
 )
-OPTIONAL = ("nsfw_scores", "text_area_scores", "clip_scores", "contrastive", "embedding_overlap")
+OPTIONAL = ("nsfw_scores", "text_area_scores", "clip_scores", "embedding_overlap")
 OPTIONAL += ("model_comparison", "promoted_model")
 ASSETS = (*DATASETS, "coco_hash_index", "bpe_tokenizer", "dvae", "token_dataset", "dalle")
-ASSETS += ("samples", "evaluation")
+ASSETS += ("contrastive", "samples", "evaluation")
 
 
 def test_every_asset_is_materialised(finished_site: FinishedSite) -> None:
@@ -36,7 +36,7 @@ def test_every_asset_is_materialised(finished_site: FinishedSite) -> None:
         assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
         observed = instance.fetch_observations(dg.AssetKey("dvae"), limit=1).records
         assert observed, "training reported while it ran"
-    assert "[12/12]" in finished_site.output
+    assert "[13/13]" in finished_site.output
     assert still_running(finished_site.directory, within=5) == []
 
 

@@ -1,6 +1,7 @@
 """The contrastive training program from end to end: learned, interrupted, resumed, split."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -219,10 +220,20 @@ def test_the_model_is_one_that_can_be_loaded_without_its_recipe(trained: Path) -
     assert embedder.captions(["", "word " * 500, "日本 🙂 \x00"]).shape == (3, 16)
 
 
-def test_too_few_pairs_are_refused(tiny_recipe: str, layout: Layout, tmp_path: Path) -> None:
-    few = Layout(str(tmp_path / "data"))
-    pairs = tiny_training.write_pairs(few, rows=8)
-    with pytest.raises(InputError, match="at least 16 are needed; crawl more pairs"):
+def test_few_pairs_are_one_batch_and_one_pair_is_refused(
+    tiny_recipe: str, layout: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tiny_training.write_pairs(Layout(str(tmp_path / "data")), rows=12)
+    few = tmp_path / "few"
+    train_contrastive.train(tiny_recipe, [str(pairs)], layout.tokenizer, few, updates=2)
+    told = re.search(
+        r"warning: the data holds (\d+) pairs; a batch is these", capsys.readouterr().err
+    )
+    assert told
+    assert 2 <= int(told[1]) < tiny_training.tiny().contrastive_training.batch
+    assert (few / "final" / "_SUCCESS").exists()
+    pairs = tiny_training.write_pairs(Layout(str(tmp_path / "one")), rows=1)
+    with pytest.raises(InputError, match="at least 2 are needed; crawl more pairs"):
         train_contrastive.train(tiny_recipe, [str(pairs)], layout.tokenizer, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="is not finished"):
         train_contrastive.train(tiny_recipe, [str(pairs)], str(tmp_path / "none"), tmp_path / "out")

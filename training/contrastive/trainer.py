@@ -24,6 +24,9 @@ from training.skipped import Skipped
 from training.splits import Split
 from training.text import TextEncoder
 
+# A pair is told from others.
+_LEAST = 2
+
 
 class ContrastiveTrainer:
     """The state of a run and its update.
@@ -36,18 +39,22 @@ class ContrastiveTrainer:
         fingerprint: of recipe and data.
 
     Raises:
-        InputError: if there are fewer pairs than a batch needs, in which none may come twice.
+        InputError: if there are fewer than two pairs.
+
+    Attributes:
+        training: the recipe's, with a batch of all pairs where the corpus has no more.
     """
 
     def __init__(
         self, recipe: Recipe, files: list[str], tokenizer: str, runtime: Runtime, fingerprint: str
     ):
         self.recipe = recipe
-        self.training: ContrastiveTraining = recipe.contrastive_training
         self.runtime, self.fingerprint = runtime, fingerprint
         self.text = OwnText(TextEncoder(tokenizer, recipe.text.length))
-        RowStream(files, [], Split.TRAIN, recipe.split).all_rows(
-            self.training.batch, self.training.batch
+        wanted = recipe.contrastive_training.batch
+        there = RowStream(files, [], Split.TRAIN, recipe.split).all_rows(wanted, _LEAST).num_rows
+        self.training: ContrastiveTraining = dataclasses.replace(
+            recipe.contrastive_training, batch=there
         )
         self.stream = RowStream(
             files,
