@@ -21,6 +21,11 @@ GROUP = "encode"
     owners=["team:data"],
     deps=[deduped_pairs],
     code_version=code_versions.TOKENIZER,
+    metadata=report.described_rows(
+        "an entry of the vocabulary in tokenizer.json",
+        token=("string", "its bytes, each written as a printable character"),
+        id=("uint16", "in the token rows; 0-255 are the bytes, then the merges as learned"),
+    ),
 )
 def bpe_tokenizer(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
     """Byte-level BPE over the lower-cased captions of every finished batch."""

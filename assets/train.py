@@ -7,7 +7,7 @@ from assets.encode import bpe_tokenizer
 from assets.lib import exhibits, model_checks, trainer
 from assets.lib.freshness import WEEKLY
 from assets.lib.model_slot import only_training
-from assets.lib.models import final, imported, materialized_model
+from assets.lib.models import TENSORS, final, imported, materialized_model
 from assets.lib.partitions import all_finished_batches
 from assets.lib.promotion import retraining_start
 from assets.lib.settings import Settings
@@ -27,6 +27,7 @@ GROUP = "train"
     owners=["team:models"],
     deps=[deduped_pairs],
     code_version=code_versions.DVAE,
+    metadata=TENSORS,
     pool="gpu",
 )
 def dvae(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
@@ -57,6 +58,7 @@ def dvae(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materializ
     owners=["team:models"],
     deps=[token_dataset],
     code_version=code_versions.DALLE,
+    metadata=TENSORS,
     pool="gpu",
     freshness_policy=WEEKLY,
 )
@@ -89,6 +91,7 @@ def dalle(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materiali
     owners=["team:models"],
     deps=[deduped_pairs, bpe_tokenizer],
     code_version=code_versions.CONTRASTIVE,
+    metadata=TENSORS,
     pool="gpu",
 )
 def contrastive(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:

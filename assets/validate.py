@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import dagster as dg
 
 from assets.dedupe import deduped_pairs
-from assets.lib import exhibits, report_server, trainer
+from assets.lib import exhibits, report, report_server, trainer
 from assets.lib.contract_checks import result
 from assets.lib.freshness import WEEKLY
-from assets.lib.models import figures, file_version, image_text_model
+from assets.lib.models import TENSORS, figures, file_version, image_text_model, tensors
 from assets.lib.promotion import history_table
 from assets.lib.settings import Settings
 from assets.lib.trainer import TrainingProgram
@@ -42,6 +42,12 @@ _READ_IF_THERE = dg.AssetSelection.assets(contrastive, deduped_pairs)
     owners=["team:models"],
     deps=[dalle, dvae, token_dataset, contrastive],
     code_version=CODE_VERSION,
+    metadata=report.described_rows(
+        "a caption in samples.json, and its row of pictures in samples.png",
+        caption=("string", "what was to be drawn"),
+        split=("string", "which part of the dataset it is of: train, validation or held_out"),
+        scores=("list<double>", "of its pictures by the contrastive model, the best first"),
+    ),
     pool="gpu",
     automation_condition=_AFTER_TRAINING,
 )
@@ -60,7 +66,13 @@ def samples(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materia
     pictures = exhibits.pictures({"samples": join(directory, "samples.png")})
     return dg.MaterializeResult(
         data_version=dg.DataVersion(file_version(join(directory, "samples.png"))),
-        metadata={"dagster/uri": directory, **pictures},
+        metadata={
+            "dagster/row_count": len(
+                storage.read_json(join(directory, "samples.json"))["captions"]
+            ),
+            "dagster/uri": directory,
+            **pictures,
+        },
     )
 
 
@@ -70,6 +82,10 @@ def samples(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materia
     owners=["team:models"],
     deps=[dalle, dvae, token_dataset, contrastive, deduped_pairs],
     code_version=CODE_VERSION,
+    metadata={
+        "dagster/column_schema": report.column_schema(model_report.SCHEMA),
+        "one row is": f"a figure in {model_report.TABLE}",
+    },
     pool="gpu",
     automation_condition=_AFTER_TRAINING.ignore(_READ_IF_THERE),
 )
@@ -89,6 +105,7 @@ def evaluation(context: dg.AssetExecutionContext, settings: Settings) -> dg.Mate
     return dg.MaterializeResult(
         data_version=dg.DataVersion(file_version(url)),
         metadata={
+            "dagster/row_count": len(found),
             "dagster/uri": directory,
             "report": _report(directory),
             **_page(settings, found["dalle_sha256"]),
@@ -104,6 +121,11 @@ def evaluation(context: dg.AssetExecutionContext, settings: Settings) -> dg.Mate
     owners=["team:models"],
     deps=[dalle, dvae, token_dataset],
     code_version=CODE_VERSION,
+    metadata=report.described_rows(
+        "a figure in comparison.json",
+        name=("string", "what was measured; promoted_... is of the promoted model"),
+        value=("double", "nats per image token, or a number of codes or rows"),
+    ),
     pool="gpu",
 )
 def model_comparison(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
@@ -119,6 +141,7 @@ def model_comparison(context: dg.AssetExecutionContext, settings: Settings) -> d
     return dg.MaterializeResult(
         data_version=dg.DataVersion(file_version(comparison.url(settings.layout))),
         metadata={
+            "dagster/row_count": len(found.figures),
             "dagster/uri": comparison.url(settings.layout),
             "model": found.candidate.version,
             "promoted": found.promoted or "none yet",
@@ -133,6 +156,7 @@ def model_comparison(context: dg.AssetExecutionContext, settings: Settings) -> d
     owners=["team:models"],
     deps=[model_comparison],
     code_version=CODE_VERSION,
+    metadata=TENSORS,
     freshness_policy=WEEKLY,
 )
 def promoted_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult:
@@ -151,10 +175,14 @@ def promoted_model(context: dg.AssetExecutionContext, settings: Settings) -> dg.
             "overrule.",
             allow_retries=False,
         ) from error
+    directory = versions.directory(layout, entry.model.version)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(entry.model.version),
         metadata={
-            "dagster/uri": versions.directory(layout, entry.model.version),
+            "dagster/row_count": sum(
+                tensors(join(directory, name)) for name in (versions.DALLE, versions.DVAE)
+            ),
+            "dagster/uri": directory,
             **dataclasses.asdict(entry.model),
             **_page(settings, entry.model.dalle_sha256),
             **figures(entry.figures),

@@ -33,15 +33,16 @@ _UNITS = {
 }
 Value = float | int | str
 
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("value", pa.float64()),
-        pa.field("text", pa.string()),
-        pa.field("unit", pa.string(), nullable=False),
-        pa.field("network", pa.string()),
+        pa.field("name", pa.string(), False, {"doc": "the figure's, as in evaluation.json"}),
+        pa.field("value", pa.float64(), True, {"doc": "null where the figure is a word"}),
+        pa.field("text", pa.string(), True, {"doc": "the word, a hash for instance, or null"}),
+        pa.field("unit", pa.string(), False, {"doc": "of the value; empty for ratios and words"}),
+        pa.field("network", pa.string(), True, {"doc": "whose features the figure compares"}),
     ]
 )
+"""Columns of `evaluation.parquet`."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def _write_table(path: Path, rows: Sequence[Figure]) -> None:
         for row in rows
     ]
     with storage.atomic_output(str(path)) as stream:
-        pq.write_table(pa.Table.from_pylist(records, schema=_SCHEMA), stream)
+        pq.write_table(pa.Table.from_pylist(records, schema=SCHEMA), stream)
 
 
 def _words(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Progress lines of a run, from its events."""
 
+import re
 import sys
 import time
 from dataclasses import dataclass, field
@@ -7,6 +8,8 @@ from dataclasses import dataclass, field
 from assets.lib.runs import Event, failure
 
 _PROGRESS_SECONDS = 15.0
+# What the trainer logs of a program that draws or measures; one that trains has figures to observe.
+_COUNT = re.compile(r"update \d+ of \d+")
 
 
 @dataclass
@@ -29,6 +32,8 @@ class Progress:
         """Print what `entry` tells a person."""
         event = entry.dagster_event
         if event is None:
+            if _COUNT.fullmatch(entry.user_message):
+                self._working(f"{entry.step_key}: {entry.user_message}")
             return
         if event.is_step_start and event.step_key:
             self._started[event.step_key] = entry.timestamp
@@ -46,12 +51,16 @@ class Progress:
     def _training(self, entry: Event) -> None:
         metadata = {k: v.value for k, v in entry.asset_observation.metadata.items()}  # type: ignore[union-attr]
         step, updates = metadata.pop("step", None), metadata.pop("updates", None)
-        if step is None or (time.monotonic() - self._printed < _PROGRESS_SECONDS):
+        if step is None:
             return
-        self._printed = time.monotonic()
         key = entry.asset_observation.asset_key.to_user_string()  # type: ignore[union-attr]
         figures = ", ".join(f"{name} {value:.4g}" for name, value in list(metadata.items())[:4])
-        say(f"        {key}: update {step} of {updates}, {figures}")
+        self._working(f"{key}: update {step} of {updates}, {figures}")
+
+    def _working(self, text: str) -> None:
+        if time.monotonic() - self._printed >= _PROGRESS_SECONDS:
+            self._printed = time.monotonic()
+            say(f"        {text}")
 
 
 def say(text: str) -> None:
@@ -69,9 +78,9 @@ def _counts(entry: Event) -> str:
     rows_in, kept = metadata.get("rows in"), metadata.get("rows kept")
     if rows_in:
         return f"{kept:,} of {rows_in:,} kept"
-    rows = metadata.get("dagster/row_count")
-    if rows:
-        return f"{rows:,} rows"
     if "updates" in metadata:
         return f"{metadata['updates']:,} updates"
+    # Of a version; tensors, captions and figures are rows too, which say nothing here.
+    if "version" in metadata:
+        return f"{metadata['dagster/row_count']:,} rows"
     return ""

@@ -7,11 +7,19 @@ from typing import Any
 
 import dagster as dg
 
+from assets.lib import report
 from assets.lib.home import UserError
 from assets.lib.settings import Settings
 from pipelines import storage
 from pipelines.layout import join
 from pipelines.publish.manifest import sha256
+
+TENSORS = report.described_rows(
+    "a tensor in model.safetensors",
+    tensor=("string", "name of the parameter; blocks and layers are numbered from 0"),
+    dtype=("string", "type of its numbers, as safetensors writes it: F32, BF16"),
+    shape=("list<int64>", "its dimensions, as torch orders them"),
+)
 
 
 def final(directory: str, name: str) -> str:
@@ -22,6 +30,14 @@ def final(directory: str, name: str) -> str:
 def file_version(url: str) -> str:
     """SHA-256 of a file, in 32 hex digits."""
     return sha256(url)[:32]
+
+
+def tensors(directory: str) -> int:
+    """Number of tensors in a finished model, by the header of their file."""
+    fs, path = storage.filesystem(final(directory, "model.safetensors"))
+    with fs.open(path, "rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return len(header.keys() - {"__metadata__"})
 
 
 def imported(directory: str) -> str | None:
@@ -85,5 +101,10 @@ def materialized_model(directory: str, extra: Mapping[str, Any]) -> dg.Materiali
     version = file_version(final(directory, "model.safetensors"))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(version),
-        metadata={"dagster/uri": directory} | figures(summary) | dict(extra),
+        metadata={
+            "dagster/row_count": tensors(directory),
+            "dagster/uri": directory,
+            **figures(summary),
+            **extra,
+        },
     )

@@ -36,6 +36,17 @@ def definition_metadata(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
+def described_rows(row: str, **columns: tuple[str, str]) -> dict[str, Any]:
+    """Static metadata of an asset whose rows are not those of a dataset under the contract.
+
+    Args:
+        row: what one is.
+        columns: type and description by name, in order.
+    """
+    described = [dg.TableColumn(n, kind, doc) for n, (kind, doc) in columns.items()]
+    return {"dagster/column_schema": dg.TableSchema(described), "one row is": row}
+
+
 def table(
     columns: Mapping[str, str], rows: Iterable[Sequence[Any]], cell: int = 200
 ) -> dg.TableMetadataValue:

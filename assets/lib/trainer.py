@@ -75,8 +75,8 @@ def run(
 ) -> None:
     """Run `program` to its end.
 
-    Its progress messages become observations of the asset (a loss curve on its page), at most
-    one in `observe_every` seconds; its output goes to the step's compute log.
+    Its progress messages with figures become observations of the asset (a loss curve on its
+    page), at most one in `observe_every` seconds; its output goes to the step's compute log.
 
     Raises:
         dg.Failure: if it ends with another status than 0, with its last lines.
@@ -193,12 +193,14 @@ class _Progress:
         step, updates = int(self.pending["step"]), int(self.pending["updates"])
         metrics = {str(k): float(v) for k, v in self.pending.get("metrics", {}).items()}
         figures = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        self.context.log.info("update %d of %d: %s", step, updates, figures)
+        self.context.log.info("update %d of %d%s", step, updates, figures and f": {figures}")
         shown = exhibits.pictures(self.pictures, _PICTURE_BYTES)
         observed: dict[str, Any] = {"step": step, "updates": updates, **metrics, **shown}
-        self.context.log_event(
-            dg.AssetObservation(asset_key=self.context.asset_key, metadata=observed)
-        )
+        # In a plot, an event without a figure is a gap between two that have it.
+        if metrics or shown:
+            self.context.log_event(
+                dg.AssetObservation(asset_key=self.context.asset_key, metadata=observed)
+            )
         self.observed_at, self.pending, self.pictures = self.clock(), None, {}
 
 

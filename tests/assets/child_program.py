@@ -15,7 +15,7 @@ from PIL import Image
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("mode", choices=("finish", "fail", "wait", "stubborn"))
+    parser.add_argument("mode", choices=("finish", "count", "fail", "wait", "stubborn"))
     parser.add_argument("directory", type=Path)
     arguments = parser.parse_args()
     if arguments.mode == "stubborn":
@@ -37,11 +37,12 @@ def main() -> None:
     Image.new("RGB", (9, 9), "red").save(picture)
     with open_dagster_pipes():
         context = PipesContext.get()
-        context.report_custom_message(
-            {"kind": "picture", "step": 3, "name": "reconstructions", "path": str(picture)}
-        )
+        if arguments.mode != "count":
+            context.report_custom_message(
+                {"kind": "picture", "step": 3, "name": "reconstructions", "path": str(picture)}
+            )
         for step in range(1, 4):
-            metrics = {"loss": 1 / step}
+            metrics = {} if arguments.mode == "count" else {"loss": 1 / step}
             context.report_custom_message(
                 {"kind": "progress", "step": step, "updates": 3, "metrics": metrics}
             )

@@ -21,13 +21,17 @@ from assets.encode import token_grids
 from assets.lib import trainer
 from assets.publish import token_dataset
 from assets.scores import nsfw_scores, text_area_scores
-from assets.validate import _page, evaluation
+from assets.train import contrastive, dalle, dvae
+from assets.validate import _page, evaluation, model_comparison, promoted_model
 from pipelines import ledger, schemas
 from pipelines.crawl.batches import CrawlBatch, Source, SourceKind, write_batch
 from pipelines.curate import score_models
 from pipelines.curate.scores import Score, scores_schema
 from pipelines.dedupe.embedding_schema import overlap_schema
-from training import recipes
+from training import finished, recipes
+from training.models.dvae import DVAE
+from training.promotion import versions
+from training.promotion.comparison import Check, Comparison
 
 MOST_BYTES = 200_000
 # What has no asset of its own.
@@ -139,6 +143,32 @@ def test_a_version_tells_its_rows_and_the_evaluation_its_report(
     assert _page(settings, "0123456789ab" + "0" * 52)["report with pictures"].value == link
     assert _page(settings, "f" * 64) == {}
     assert shown["psnr_db"].value == 12.5
+    assert shown["dagster/row_count"].value == 2, "figures"
+
+
+def test_a_model_tells_its_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch import nn
+
+    layout = whole_batches.build(tmp_path, "a").layout
+    version = page(tmp_path, token_dataset)["version"].value
+    for name in ("dalle", "contrastive"):
+        summary = {"dataset": version, "recipe": "demo"}
+        finished.write(Path(layout.model(name)), "test", nn.Linear(2, 3), {}, summary)
+
+    def compare(_context: object, program: trainer.TrainingProgram) -> None:
+        if program.module == "training.promote":
+            problems: dict[str, list[str]] = {check: [] for check in Check}
+            model = versions.candidate(layout)
+            Comparison(model, 0, "", {"margin": 0.02, "nats": 1.5}, problems).write(layout)
+
+    # The models are there; a test of the whole graph trains some.
+    monkeypatch.setattr(trainer, "run", compare)
+    for model in (dalle, contrastive):
+        assert page(tmp_path, model)["dagster/row_count"].value == 2, "weight and bias"
+    of_dvae = page(tmp_path, dvae)["dagster/row_count"].value
+    assert of_dvae == len(list(DVAE(whole_batches.recipe().dvae).parameters()))
+    assert page(tmp_path, model_comparison)["dagster/row_count"].value == 2, "figures"
+    assert page(tmp_path, promoted_model)["dagster/row_count"].value == 2 + of_dvae
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,10 @@ def test_every_asset_is_described(graph) -> None:
         assert node.owners, key
         assert node.kinds, key
         assert node.code_version, key
+        assert node.metadata["one row is"], key
+        columns = node.metadata["dagster/column_schema"].columns
+        assert columns, key
+        assert all(column.type and column.description for column in columns), key
 
 
 def test_no_job_mixes_batches_with_unpartitioned_assets(graph) -> None:

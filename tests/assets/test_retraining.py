@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pytest
 from dagster._utils.tags import TagConcurrencyLimitsCounter
 from encoded_batches import CONFIG, build
+from safetensors.numpy import save
 
 from assets.automation import JOBS, retrain, train_dalle
 from assets.definitions import defs
@@ -245,7 +247,8 @@ def test_an_imported_dvae_is_left_alone(tmp_path: Path) -> None:
     layout = Layout(str(tmp_path))
     final = Path(layout.model("dvae"), "final")
     final.mkdir(parents=True)
-    (final / "model.safetensors").write_bytes(b"released weights")
+    weights = save({"released": np.zeros(3, np.float32)}, {"format": "pt"})
+    (final / "model.safetensors").write_bytes(weights)
     summary = {"recipe": "openai", "imported": "OpenAI's released dVAE"}
     (final / "summary.json").write_text(json.dumps(summary))
     (final / "_SUCCESS").write_text("{}")
@@ -259,4 +262,5 @@ def test_an_imported_dvae_is_left_alone(tmp_path: Path) -> None:
     assert any("is OpenAI's released dVAE: nothing is trained" in line for line in told)
     (materialized,) = result.asset_materializations_for_node("dvae")
     assert materialized.metadata["imported"].value == "OpenAI's released dVAE"
+    assert materialized.metadata["dagster/row_count"].value == 1
     assert sorted(p.name for p in Path(layout.model("dvae")).iterdir()) == ["final"]

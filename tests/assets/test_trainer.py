@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import dagster as dg
 import psutil
 import pytest
 
+from assets.demo.terminal import Progress
 from assets.lib import trainer
 from assets.lib.trainer import REPOSITORY, TrainingProgram
 
@@ -78,6 +80,23 @@ def test_progress_becomes_observations(tmp_path: Path) -> None:
     assert seen[0]["loss"].value == pytest.approx(1 / 3)
     assert seen[0]["reconstructions"].value.startswith("![reconstructions](data:image/png;base64,")
     assert int(_pids(tmp_path)["threads"]) >= 1
+
+
+def test_progress_without_figures_is_in_the_log_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with dg.instance_for_test() as instance:
+        result = _execute("count", tmp_path, 5, instance)
+        assert result.success
+        assert not instance.fetch_observations(dg.AssetKey("model"), limit=1).records
+        entries = instance.all_logs(result.run_id)
+    capsys.readouterr()
+    progress = Progress(total=1)
+    for entry in entries:
+        progress(entry)
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r" {8}model: update \d of 3", first)
+    assert second.startswith("[ 1/1] model")
 
 
 def test_failure_shows_the_last_lines(tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 import json
 import time
+from pathlib import Path
 
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 from deployment import FinishedSite, run_demo, still_running
+from safetensors import safe_open
+from tokenizers import Tokenizer
 
+from assets.definitions import defs
 from pipelines import ledger
 from pipelines.layout import Layout
 from pipelines.publish.manifest import read_manifest, verify
@@ -38,6 +42,35 @@ def test_every_asset_is_materialised(finished_site: FinishedSite) -> None:
         assert observed, "training reported while it ran"
     assert "[13/13]" in finished_site.output
     assert still_running(finished_site.directory, within=5) == []
+
+
+def test_every_page_tells_its_rows(finished_site: FinishedSite) -> None:
+    keys = defs.resolve_asset_graph().get_all_asset_keys()
+    with finished_site.instance() as instance:
+        events = instance.get_latest_materialization_events(keys)
+    shown = {
+        key.to_user_string(): event.asset_materialization.metadata
+        for key, event in events.items()
+        if event is not None
+    }
+    assert shown.keys() == {key.to_user_string() for key in keys} - set(OPTIONAL)
+    for asset, page in shown.items():
+        rows = _rows(asset, Path(page["dagster/uri"].value))
+        assert page["dagster/row_count"].value == rows > 0, asset
+
+
+def _rows(asset: str, place: Path) -> int:
+    """Counted in what the asset left at `place`."""
+    match asset:
+        case "bpe_tokenizer":
+            return Tokenizer.from_file(str(place / "tokenizer.json")).get_vocab_size()
+        case "dvae" | "dalle":
+            with safe_open(place / "final" / "model.safetensors", "numpy") as tensors:
+                return len(list(tensors.keys()))
+        case "samples":
+            return len(json.loads((place / "samples.json").read_text())["captions"])
+    where = "tokens/*.parquet" if asset == "token_dataset" else "*.parquet"
+    return sum(pq.read_metadata(part).num_rows for part in place.glob(where))
 
 
 def test_the_funnel_adds_up(finished_site: FinishedSite) -> None:

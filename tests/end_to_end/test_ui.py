@@ -30,6 +30,13 @@ PICTURES = {
     "samples": 1,
     "evaluation": 1,  # and the report, which is text; 64 pictures leave none to compare
 }
+# Figures of a materialisation, and a loss that was observed while a model was trained.
+PLOTTED = {
+    "fetched_pairs": "success share",
+    "curated_pairs": "kept share",
+    "evaluation": "train_nats_image",
+    "dvae": "loss",
+}
 # Of an asset's inline pictures, encoded; the whole event stays below what the log can carry.
 MOST_METADATA_BYTES = 200_000
 
@@ -97,6 +104,11 @@ def test_a_page_shows_its_pictures(page: Page, url: str, asset: str) -> None:
     sizes = dagster_ui.pictures(page)
     assert len(sizes) >= PICTURES[asset]
     assert all(width > 80 and height > 40 for width, height in sizes)
+
+
+@pytest.mark.parametrize(("asset", "figure"), PLOTTED.items())
+def test_a_page_plots_its_figures(page: Page, url: str, asset: str, figure: str) -> None:
+    dagster_ui.wait_for_plot(page, url, asset, figure)
 
 
 def test_no_event_carries_too_much(finished_site: FinishedSite) -> None:

@@ -18,6 +18,15 @@ _PATIENCE_MS = 60_000
 _SCREENSHOTS = ("deduped_pairs", "dvae", "evaluation")
 _COLOURS = 128
 _PICTURE = "img[src^='data:image']"
+# Axes and grid are nearly grey; lines and points are not.
+_COLOURED = """canvas => {
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    for (let i = 0; i < data.length; i += 4) {
+        const [low, high] = [Math.min, Math.max].map(f => f(...data.subarray(i, i + 3)));
+        if (data[i + 3] > 200 && high - low > 100) return true;
+    }
+    return false;
+}"""
 
 
 def open_lineage(page: Page, url: str) -> list[str]:
@@ -37,7 +46,9 @@ def open_events(page: Page, url: str, asset: str) -> None:
 def pictures(page: Page) -> list[tuple[int, int]]:
     """Open each picture of the metadata; width and height as the browser decoded them."""
     sizes = []
-    for link in page.get_by_text("[Show Markdown]").all():
+    links = page.get_by_text("[Show Markdown]")
+    links.first.wait_for(timeout=_PATIENCE_MS)
+    for link in links.all():
         close = _open(page, link)
         for picture in page.locator(_PICTURE).all():  # none where it is text alone
             picture.evaluate("image => image.decode()")
@@ -45,6 +56,15 @@ def pictures(page: Page) -> list[tuple[int, int]]:
         close.click()
         close.wait_for(state="detached", timeout=_PATIENCE_MS)
     return [(width, height) for width, height in sizes]
+
+
+def wait_for_plot(page: Page, url: str, asset: str, figure: str) -> None:
+    """Open the plots of an asset's figures, and wait until that of `figure` has a mark."""
+    page.goto(f"{url}/assets/{asset}")
+    page.get_by_role("button", name="Plots").click(timeout=_PATIENCE_MS)
+    title = page.get_by_text(figure, exact=True)
+    plot = title.locator("xpath=following::canvas[1]").element_handle(timeout=_PATIENCE_MS)
+    page.wait_for_function(_COLOURED, arg=plot, timeout=_PATIENCE_MS)
 
 
 def _open(page: Page, link: Locator) -> Locator:
