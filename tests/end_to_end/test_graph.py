@@ -64,7 +64,7 @@ def _rows(asset: str, place: Path) -> int:
     match asset:
         case "bpe_tokenizer":
             return Tokenizer.from_file(str(place / "tokenizer.json")).get_vocab_size()
-        case "dvae" | "dalle":
+        case "dvae" | "contrastive" | "dalle":
             with safe_open(place / "final" / "model.safetensors", "numpy") as tensors:
                 return len(list(tensors.keys()))
         case "samples":
