@@ -17,8 +17,11 @@ from training.dalle.execution import Execution, Sharding
 from training.dalle.precision import Precision
 from training.dalle.trainer import DALLETrainer
 from training.errors import InputError
+from training.likelihood import right_and_shuffled
 from training.reporting import read_metrics
 from training.runtime import Runtime
+from training.splits import Split
+from training.token_data import TokenData
 
 MACHINE = Sharding.MACHINE
 CASES = {
@@ -43,9 +46,39 @@ def _run(rank: int, world: int, dataset: str, output: str) -> dict[str, list[flo
     for case in RESUMED:
         found[f"{case} resumed"] = run(case, case, 12)
         found[f"{case} whole"] = run(f"{case} whole", case, 12)[8:]
+    found["looked"] = _after_a_look(rank, world, dataset, Path(output) / "looked")
     trainer = trainer_in(rank, world, dataset, CASES["compressed"])
     found["overflow"] = _overflow(rank, trainer)
     return found
+
+
+def _unlike(rank: int, world: int) -> list[float]:
+    """Three processes of which two are on one machine and one on another."""
+    os.environ["LOCAL_WORLD_SIZE"] = "1" if rank == 2 else "2"
+    with pytest.raises(InputError, match="needs as many on each"):
+        CASES["plain"].shards(Runtime(rank, world, CPU))
+    return [1.0]
+
+
+def _after_a_look(rank: int, world: int, dataset: str, output: Path) -> list[float]:
+    """Whether what is saved and averaged behind a forward pass alone is what was before it."""
+    trainer = trainer_in(rank, world, dataset, CASES["compressed"])
+    trainer.update(0)
+    before = trainer.averaged()
+    data = TokenData(dataset, tiny_training.tiny())
+    right_and_shuffled(trainer.model, data, data.stream(Split.TRAIN).all_rows(8))
+    after = trainer.averaged()
+    checkpoint.save(output, trainer.save(1))
+    stored = checkpoint.newest(output, "run")
+    assert stored is not None
+    trainer.load(stored)
+    if before is None or after is None:
+        return [1.0]
+    found, kept = after.state_dict(), stored.tensors["ema"]
+    same = [
+        torch.equal(w, found[n]) and torch.equal(w, kept[n]) for n, w in before.state_dict().items()
+    ]
+    return [float(all(same))]
 
 
 def _overflow(rank: int, trainer: DALLETrainer) -> list[float]:
@@ -141,10 +174,20 @@ def test_what_machines_exchange_is_less_than_their_shards(
     assert 0.3 < sent.pop() / of_a_shard < 0.9
 
 
+def test_what_is_kept_after_a_look_is_all_of_the_model(
+    four: tuple[Path, dict[str, list[float]]],
+) -> None:
+    assert four[1]["looked"] == [1]
+
+
 def test_an_overflow_in_one_shard_skips_the_update_of_all(
     four: tuple[Path, dict[str, list[float]]],
 ) -> None:
     assert four[1]["overflow"] == [0, 1, 0]
+
+
+def test_machines_of_unlike_size_all_end() -> None:
+    assert run_in(3, _unlike) == [[1.0]] * 3
 
 
 def test_what_cannot_be_shared_out_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,5 +195,5 @@ def test_what_cannot_be_shared_out_is_one_sentence(monkeypatch: pytest.MonkeyPat
         Execution(sharding=Sharding.ALL, compress=True)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     assert CASES["plain"].shards(Runtime(0, 6, CPU)) == 3
-    with pytest.raises(InputError, match="4 processes are no multiple of this machine's 3"):
+    with pytest.raises(InputError, match="4 processes are not 3 on each machine"):
         CASES["plain"].shards(Runtime(0, 4, CPU))

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from training.dalle.precision import Precision
 from training.errors import InputError
-from training.runtime import Runtime, local_processes
+from training.runtime import Runtime, greatest, local_processes
 
 
 class Sharding(StrEnum):
@@ -53,9 +53,11 @@ class Execution:
             return 1
         if self.sharding is Sharding.ALL:
             return runtime.world
-        if runtime.world % local_processes():
+        here = local_processes()
+        # All processes must see it, or those that do not would wait for the others.
+        if greatest(here, -here) != [here, -here] or runtime.world % here:
             raise InputError(
-                f"{runtime.world} processes are no multiple of this machine's "
-                f"{local_processes()}; --shard=machine needs as many on each"
+                f"{runtime.world} processes are not {here} on each machine, as on this one; "
+                "--shard=machine needs as many on each"
             )
-        return local_processes()
+        return here

@@ -101,7 +101,7 @@ def estimate(
         gradients=held,
         moments=2 * held,
         averages=0 if runtime.device.type == "cuda" else held,
-        errors=blocks // shards if execution.compress else 0,
+        errors=blocks // shards if execution.compress and runtime.world > shards else 0,
         # After the backward pass, clipping the variance takes as much as the gradients.
         activations=max(activations, held),
         host=_host(all_parameters, held) if runtime.device.type == "cuda" else 0,

@@ -20,8 +20,7 @@ _ERRORS = "errors"
 
 def taken(trainer: "DALLETrainer", done: int) -> Checkpoint:
     """State after `done` updates; every process takes part."""
-    named = dict(trainer.model.named_parameters())
-    averages = trainer.ema.tensors()
+    named, averages = trainer.parameters, trainer.ema.tensors()
     tensors: dict[str, dict[str, Any]] = {
         "model": {name: part_of(p) for name, p in named.items()},
         "ema": {name: part_like(p, averages[name]) for name, p in named.items()},
@@ -44,7 +43,7 @@ def taken(trainer: "DALLETrainer", done: int) -> Checkpoint:
 
 def put_back(trainer: "DALLETrainer", found: Checkpoint) -> None:
     """Go on from what `taken` gave in any number of processes."""
-    named, averages = dict(trainer.model.named_parameters()), trainer.ema.tensors()
+    named, averages = trainer.parameters, trainer.ema.tensors()
     with torch.no_grad():
         for name, p in named.items():
             found.tensors["model"].into(name, part_of(p))  # type: ignore[attr-defined]

@@ -83,6 +83,9 @@ class DALLETrainer:
         )
         self.compression: PowerSGD | None = None
         self.wrapped = self._distribute()
+        # Of a sharded model the shards: the model itself shows whole parameters between a forward
+        # pass without a backward one and the next update.
+        self.parameters: dict[str, Tensor] = dict(self.model.named_parameters())
         self._parameters = list(self.model.parameters())
         self._by_block = [list(block.parameters()) for block in self.model.blocks]
         in_blocks = set(itertools.chain(*self._by_block))
@@ -94,7 +97,7 @@ class DALLETrainer:
         self.skipped = Skipped()
         self.stream = data.stream(Split.TRAIN, runtime.rank, runtime.world, seed=self.training.seed)
         self._batches = data.training_batches(self.stream, self.rows)
-        self.names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
+        self.names: dict[Tensor, str] = {p: name for name, p in self.parameters.items()}
 
     @staticmethod
     def tokens(data: TokenData) -> dict[str, int]:
@@ -217,7 +220,7 @@ class DALLETrainer:
         """
         averages = self.ema.tensors()
         weights: dict[str, Tensor] = {}
-        for name, live in self.model.named_parameters():
+        for name, live in self.parameters.items():
             tensor = whole(live.detach(), averages[name])
             if self.runtime.first:
                 weights[name] = tensor.cpu()

@@ -83,9 +83,12 @@ def shard(
 
 @contextlib.contextmanager
 def exchanging(wrapped: nn.Module, last: bool) -> Iterator[None]:
-    """Exchange gradients only in the `last` backward pass of an update."""
+    """Exchange gradients between copies only in the `last` backward pass of an update.
+
+    Within a sharded copy each pass's are added up at once, so that nobody holds whole ones.
+    """
     if isinstance(wrapped, FSDPModule):
-        wrapped.set_requires_gradient_sync(last)
+        wrapped.set_requires_all_reduce(last)
         yield
     elif isinstance(wrapped, DistributedDataParallel) and not last:
         with wrapped.no_sync():
