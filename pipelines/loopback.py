@@ -1,5 +1,6 @@
 """HTTP servers for this machine alone: a thread for each client, and nothing printed of any."""
 
+import abc
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,14 +30,14 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler, abc.ABC):
     """Of GET and HEAD; a subclass says how to answer them."""
 
     timeout = _IDLE_S
 
+    @abc.abstractmethod
     def answer(self) -> None:
         """Send the head and, but to HEAD, the body of what `self.path` names."""
-        raise NotImplementedError
 
     def do_GET(self) -> None:
         """`answer`."""

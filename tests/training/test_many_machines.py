@@ -1,5 +1,6 @@
 """The transformer's trainer on two machines of two processes: a copy on each, shards within it."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from dalle_runs import CPU, train, trainer_in
 from many_processes import run_in
 from safetensors import safe_open
 from tiny_training import Finished
+from torch.distributed.tensor import DTensor
 
 from training.checkpoints import checkpoint
 from training.checkpoints.checkpoint import Checkpoint
 from training.dalle.execution import Execution, Sharding
 from training.dalle.precision import Precision
 from training.dalle.trainer import DALLETrainer
+from training.distributed.data_parallel import exchanging
 from training.errors import InputError
 from training.likelihood import right_and_shuffled
 from training.reporting import read_metrics
@@ -46,6 +49,7 @@ def _run(rank: int, world: int, dataset: str, output: str) -> dict[str, list[flo
     for case in RESUMED:
         found[f"{case} resumed"] = run(case, case, 12)
         found[f"{case} whole"] = run(f"{case} whole", case, 12)[8:]
+    found["passes"] = _passes(rank, world, dataset)
     found["looked"] = _after_a_look(rank, world, dataset, Path(output) / "looked")
     trainer = trainer_in(rank, world, dataset, CASES["compressed"])
     found["overflow"] = _overflow(rank, trainer)
@@ -58,6 +62,32 @@ def _unlike(rank: int, world: int) -> list[float]:
     with pytest.raises(InputError, match="needs as many on each"):
         CASES["plain"].shards(Runtime(rank, world, CPU))
     return [1.0]
+
+
+def _passes(rank: int, world: int, dataset: str) -> list[float]:
+    """Updates of two rows in a process: as many passes, or one; which shards hold gradients."""
+    tiny = tiny_training.tiny()
+    recipe = dataclasses.replace(
+        tiny, dalle_training=dataclasses.replace(tiny.dalle_training, batch=2 * world)
+    )
+    alike = []
+    for case in ("plain", "compressed"):
+        found = []
+        for rows in (1, 0):
+            execution = dataclasses.replace(CASES[case], micro_batch=rows)
+            data = TokenData(dataset, recipe)
+            trainer = DALLETrainer(data, Runtime(rank, world, CPU), "run", execution)
+            found.append([float(trainer.update(step)["image"]) for step in range(3)])
+        alike.append(float(found[0] == pytest.approx(found[1], rel=1e-5)))
+    # Of the last trainer, whose copies keep gradients of their own: after a pass that is no last
+    # one they are shards already.
+    batch = data.plain_batch(data.stream(Split.TRAIN).all_rows(1))
+    trainer.optimizer.zero_grad()
+    with exchanging(trainer.wrapped, last=False):
+        losses = trainer.wrapped(trainer.model.pad_text(batch.text, batch.lengths), batch.codes)
+        (losses.text + losses.image).backward()
+    gradients = [p.grad for p in trainer.parameters.values()]
+    return [*alike, float(all(isinstance(g, DTensor) for g in gradients))]
 
 
 def _after_a_look(rank: int, world: int, dataset: str, output: Path) -> list[float]:
@@ -172,6 +202,10 @@ def test_what_machines_exchange_is_less_than_their_shards(
     of_a_shard = 4 * sum(tensor.numel() for tensor in model.values()) / 2
     assert len(sent) == 1
     assert 0.3 < sent.pop() / of_a_shard < 0.9
+
+
+def test_passes_add_up_and_leave_shards(four: tuple[Path, dict[str, list[float]]]) -> None:
+    assert four[1]["passes"] == [1, 1, 1]
 
 
 def test_what_is_kept_after_a_look_is_all_of_the_model(

@@ -102,6 +102,15 @@ def test_a_machines_own_memory_holds_models_averages_and_what_a_checkpoint_passe
     assert need.host == 0  # a CPU's is the device's
 
 
+def test_error_buffers_are_of_shards_and_only_where_copies_exchange(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    execution = Execution(sharding=Sharding.MACHINE, compress=True)
+    assert of_paper(64, execution).errors == pytest.approx(4 * 12.09e9 / 8, rel=0.01)
+    assert of_paper(8, execution).errors == 0
+
+
 def test_too_little_memory_is_one_sentence_with_what_helps() -> None:
     need = Need(3 * 2**30, 3 * 2**30, 6 * 2**30, 0, 0, 2**30)
     require(need, need.total, Execution())

@@ -86,10 +86,11 @@ class DALLETrainer:
         # Of a sharded model the shards: the model itself shows whole parameters between a forward
         # pass without a backward one and the next update.
         self.parameters: dict[str, Tensor] = dict(self.model.named_parameters())
-        self._parameters = list(self.model.parameters())
-        self._by_block = [list(block.parameters()) for block in self.model.blocks]
+        self._by_block: list[list[Tensor]] = [
+            list(block.parameters()) for block in self.model.blocks
+        ]
         in_blocks = set(itertools.chain(*self._by_block))
-        self._beside_blocks = [p for p in self._parameters if p not in in_blocks]
+        self._beside_blocks = [p for p in self.parameters.values() if p not in in_blocks]
         offloaded = runtime.device.type == "cuda"
         self.ema = (OffloadedEma if offloaded else Ema)(self.model, self.training.ema)
         self.optimizer = ClippedAdamW(self.model, self.training.adamw)
@@ -146,7 +147,7 @@ class DALLETrainer:
         training = self.training
         nats = self._backward(next(self._batches).to(self.runtime.device))
         overflowed = self._unscale()
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         norm = float(global_norm(gradients))
         usable = math.isfinite(norm) and not overflowed
         rate = step_size(training, step, min(self.plateau.halvings, training.halvings))
