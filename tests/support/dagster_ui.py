@@ -53,8 +53,7 @@ def pictures(page: Page) -> list[tuple[int, int]]:
         for picture in page.locator(_PICTURE).all():  # none where it is text alone
             picture.evaluate("image => image.decode()")
             sizes.append(picture.evaluate("image => [image.naturalWidth, image.naturalHeight]"))
-        close.click()
-        close.wait_for(state="detached", timeout=_PATIENCE_MS)
+        _shut(close)
     return [(width, height) for width, height in sizes]
 
 
@@ -73,6 +72,12 @@ def _open(page: Page, link: Locator) -> Locator:
     close = page.get_by_role("button", name="Close")
     close.wait_for(timeout=_PATIENCE_MS)
     return close
+
+
+def _shut(close: Locator) -> None:
+    """Wait until it is gone: the next one's button has the same name."""
+    close.click()
+    close.wait_for(state="detached", timeout=_PATIENCE_MS)
 
 
 def save(page: Page, path: Path) -> None:
@@ -94,7 +99,7 @@ def main(url: str, directory: Path) -> None:
                 close = _open(page, link)
                 if page.locator(_PICTURE).count():
                     break
-                close.click()
+                _shut(close)
             page.wait_for_timeout(1000)
             save(page, directory / f"ui_{asset}.png")
 
