@@ -4,5 +4,5 @@ Raised by hand when a program comes to train another model of the same recipe an
 """
 
 DVAE = "2"
-DALLE = "4"
+DALLE = "5"
 CONTRASTIVE = "1"

@@ -162,7 +162,8 @@ class DALLETraining:
         decay: `plateau` halves at plateaus of the training loss, at most `halvings` times;
             `cosine` falls to step_size / 2**halvings at the last update.
         clip: global gradient norm.
-        ema: decay of the averaged weights, applied every `ema_every` updates.
+        ema: decay of the averaged weights, applied every `ema_every` updates; before the first
+            time the average is the weights.
         validate_every: updates between measurements on validation rows; 0: never.
         keep_checkpoints: the newest ones that are kept; the best one stays too.
     """

@@ -12,8 +12,9 @@ from training.distributed.shards import local
 class Ema:
     """An exponential moving average of a model's parameters, of this process's shards if sharded.
 
-    The decay rises with the updates, (1 + n) / (10 + n), until it reaches its configured value,
-    so that short runs do not average in their beginning.
+    Its first update takes the weights as they are. From then on the decay rises with the updates,
+    (1 + n) / (10 + n), until it reaches its configured value, so that short runs do not average in
+    their beginning.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -40,7 +41,7 @@ class Ema:
             average.copy_(tensors[name])
 
     def _lerp(self, weights: list[Tensor], count: int) -> None:
-        decay = min(self.decay, (1 + count) / (10 + count))
+        decay = min(self.decay, (1 + count) / (10 + count)) if count else 0.0
         torch._foreach_lerp_(self._average, weights, 1 - decay)
 
 

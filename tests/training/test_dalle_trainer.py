@@ -127,6 +127,20 @@ def test_averages_are_a_model_for_the_first_process(finished: Finished) -> None:
     assert trainer.averaged() is None
 
 
+def test_a_run_shorter_than_the_first_average_keeps_what_it_learnt(finished: Finished) -> None:
+    trainer = trainer_of(finished)
+    every = trainer.training.ema_every
+    for step in range(every):
+        trainer.update(step)
+        model = trainer.averaged()
+        assert model is not None
+        assert all(torch.equal(p, trainer.parameters[n]) for n, p in model.named_parameters())
+    trainer.update(every)
+    model = trainer.averaged()
+    assert model is not None
+    assert any(not torch.equal(p, trainer.parameters[n]) for n, p in model.named_parameters())
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 def test_compiled_blocks_give_the_same_update(finished: Finished) -> None:

@@ -155,7 +155,8 @@ class DALLETrainer:
         if usable:
             self.optimizer.update(rate, clip_by_norm(gradients, norm, training.clip))
         self.skipped.count(usable)
-        if (step + 1) % training.ema_every == 0:
+        # Before its first turn the average is the weights themselves: a run may be shorter.
+        if step < training.ema_every or (step + 1) % training.ema_every == 0:
             self.ema.update(step // training.ema_every)
         loss = float(stream_loss(nats[0], nats[1], training.text_weight))
         if training.decay == "plateau" and math.isfinite(loss):
