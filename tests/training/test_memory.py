@@ -68,6 +68,11 @@ def test_the_papers_model_fits_when_it_is_sharded_and_recomputed() -> None:
     assert alone.averages == 0  # in host memory
     sharded = of_paper(64, Execution(sharding=Sharding.ALL, recompute=True, micro_batch=1))
     assert sharded.moments == pytest.approx(alone.moments / 64, rel=1e-6)
+    # Attention and MLP of a layer, and what is in none: embeddings and unembeddings.
+    held, width = sharded.moments / 2, 3968
+    beside = (2 * 16_384 + 3 * 256 + 2 * 8192 + 2 * 32) * width
+    gathered = sharded.parameters - held
+    assert gathered == pytest.approx(4 * (12.09e9 / 64 + beside), rel=0.01)
     assert sharded.total < 20e9 < alone.total
     whole = of_paper(64, Execution(compress=True, recompute=True, micro_batch=1))
     assert whole.errors == pytest.approx(4 * 12.09e9, rel=0.01)

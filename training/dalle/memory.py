@@ -32,7 +32,7 @@ class Need:
     """Bytes on one process's device, by what they are for, and of host memory beside a GPU.
 
     Attributes:
-        parameters: with the blocks that are gathered at a time, if they are sharded.
+        parameters: with what is gathered of them at a time, if they are sharded.
         gradients: fp32.
         moments: both of AdamW.
         averages: of the weights; a GPU's are in host memory.
@@ -84,8 +84,8 @@ def estimate(
     blocks = _FP32 * sum(p.numel() for p in model.blocks.parameters())
     shards = execution.shards(runtime)
     held = -(-all_parameters // shards)
-    # The one that computes, and the next one on its way.
-    gathered = 2 * blocks // len(model.blocks) if shards > 1 else 0
+    # The block that computes, the next one on its way, and all the time what is in no block.
+    gathered = 2 * blocks // len(model.blocks) + all_parameters - blocks if shards > 1 else 0
     in_pass = min(execution.micro_batch or rows, rows)
     cell = in_pass * model.length * config.width
     keeps_gelu = precision is Precision.FP32 and runtime.device.type != "cpu"
