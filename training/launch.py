@@ -2,12 +2,14 @@
 
 torchrun passes SIGINT and SIGTERM on to its workers, which write a checkpoint and end so; itself it
 ends with status 1 and a traceback, as after a defect, and also when a worker is lost. Here the
-status is 128 + the signal's number, or that of the worker that ended first. The arguments are
+status is 128 + the signal's number, or that of the worker that ended first. After a signal workers
+have ten minutes for their checkpoint, unless --shutdown-timeout says otherwise. The arguments are
 torchrun's; over several hosts, it is started on each of them.
 """
 
 import argparse
 import logging
+import os
 import signal
 import sys
 
@@ -17,6 +19,9 @@ from torch.distributed.run import get_args_parser, run
 
 from training.runtime import PEER_LOST
 
+# torchrun's own are 30 seconds, in which large models are not written. Whoever sent the signal
+# decides: schedulers kill when their time is up.
+_CHECKPOINT_SECONDS = "600"
 _ADVICE = (
     "the others were stopped. Start the run again, with any number of processes: it goes on from "
     "its newest checkpoint"
@@ -57,6 +62,7 @@ def _what_happened(failed: ChildFailedError) -> tuple[int, str]:
 if __name__ == "__main__":
     # What it says of workers that ended is said below, once.
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _CHECKPOINT_SECONDS)
     try:
         record(run)(_parser().parse_args())
     except SignalException as stopped:

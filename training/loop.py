@@ -18,7 +18,6 @@ from training.reporting import Reporter
 from training.runtime import (
     Runtime,
     StopSignal,
-    peers_needed,
     random_state,
     restore_random_state,
 )
@@ -126,7 +125,7 @@ def run(
     saved_at = time.monotonic()
     best = checkpoint.best_score(directory, trainer.fingerprint)
     means = _Means(per_update or {})
-    with peers_needed(), Reporter(output, updates, start, runtime.first) as reporter:
+    with Reporter(output, updates, start, runtime.first) as reporter:
         for step in range(start, updates):
             means.add(partial(trainer.update, step))
             done, score = step + 1, None

@@ -1,10 +1,8 @@
 """Processes, devices and signals: what every training program starts with."""
 
-import contextlib
 import os
 import signal
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FrameType
 
@@ -70,25 +68,10 @@ def greatest(*values: int) -> list[int]:
     return [int(value) for value in tensor.tolist()]
 
 
-@contextlib.contextmanager
-def peers_needed() -> Iterator[None]:
-    """Work that fails when another process is gone.
-
-    Raises:
-        PeerLost: instead of what NCCL or Gloo say then.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        # Gloo has no error class of its own, but names its source file.
-        if isinstance(error, dist.DistError) or "gloo/transport" in str(error):
-            print(
-                f"error: process {place()[0]} lost the connection to another process, and ends "
-                "too; the launcher of that one says what ended it",
-                file=sys.stderr,
-            )
-            raise PeerLost from error
-        raise
+def lost_a_peer(error: RuntimeError) -> bool:
+    """Whether NCCL or Gloo say so that another process is gone."""
+    # Gloo has no error class of its own, but names its source file.
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 
 class PeerLost(SystemExit):

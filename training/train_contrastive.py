@@ -27,7 +27,9 @@ def train(
     output: Annotated[
         Path, typer.Option(parser=remote.local, help="directory of checkpoints and the result")
     ],
-    updates: Annotated[int, typer.Option(help="end after so many updates; 0: the recipe's")] = 0,
+    updates: Annotated[
+        int, typer.Option(min=0, help="end after so many updates; 0: the recipe's")
+    ] = 0,
 ) -> None:
     """Train the contrastive model, going on from the newest checkpoint in OUTPUT."""
     chosen = recipe_named(recipe)

@@ -19,13 +19,17 @@ from training.dalle.precision import Precision
 from training.dalle.trainer import DALLETrainer
 from training.drawing.pictures import curves
 from training.likelihood import nats, right_and_shuffled
-from training.models.transformer import Transformer
 from training.recipes import recipe as recipe_named
 from training.splits import Split
 from training.token_data import TokenData
 from training.warm_start import WarmStart
 
 _MEASURED = 512
+
+
+def _at_once(trainer: DALLETrainer) -> int:
+    """Rows of one pass: no more than fit when it trains."""
+    return trainer.execution.micro_batch or trainer.rows
 
 
 def validation_look(trainer: DALLETrainer, data: TokenData) -> loop.Look:
@@ -36,9 +40,7 @@ def validation_look(trainer: DALLETrainer, data: TokenData) -> loop.Look:
         every = 0
 
     def measure(_done: int) -> Mapping[str, float]:
-        # No more rows in one pass than fit when it trains.
-        at_once = trainer.execution.micro_batch or trainer.rows
-        right, shuffled = right_and_shuffled(trainer.model, data, table, at_once)
+        right, shuffled = right_and_shuffled(trainer.model, data, table, _at_once(trainer))
         return {
             "validation_text": right.text,
             "validation_image": right.image,
@@ -58,16 +60,20 @@ def work_per_update(trainer: DALLETrainer) -> dict[str, float]:
     return work
 
 
-def measure(model: Transformer, data: TokenData) -> dict[str, float | int | str]:
-    """Nats on rows that were not trained on, as far as the corpus has such rows."""
+def measure(trainer: DALLETrainer, data: TokenData) -> dict[str, float | int | str]:
+    """Nats on rows that were not trained on, as far as the corpus has such rows.
+
+    By the weights as they are; every process takes part, for it may hold some of them alone.
+    """
     summary: dict[str, float | int | str] = {}
+    model, at_once = trainer.model, _at_once(trainer)
     validation = data.stream(Split.VALIDATION).all_rows(_MEASURED)
     if validation.num_rows:
-        found = nats(model, data.plain_batch(validation))
+        found = nats(model, data.plain_batch(validation), at_once)
         summary |= {"validation_nats_text": found.text, "validation_nats_image": found.image}
     held_out = data.stream(Split.HELD_OUT).all_rows(_MEASURED)
     if len(set(held_out["caption"].to_pylist())) > 1:
-        right, shuffled = right_and_shuffled(model, data, held_out)
+        right, shuffled = right_and_shuffled(model, data, held_out, at_once)
         summary |= {
             "held_out_nats": right.image,
             "held_out_nats_shuffled": shuffled.image,
@@ -99,7 +105,9 @@ def train(
     output: Annotated[
         Path, typer.Option(parser=remote.local, help="directory of checkpoints and the result")
     ],
-    updates: Annotated[int, typer.Option(help="end after so many updates; 0: the recipe's")] = 0,
+    updates: Annotated[
+        int, typer.Option(min=0, help="end after so many updates; 0: the recipe's")
+    ] = 0,
     precision: Annotated[
         Precision, typer.Option(help="of products; auto: bf16 on a GPU that has it, else fp32")
     ] = Precision.AUTO,
@@ -186,8 +194,10 @@ def train(
             trained_on=trained_on,
         )
         model = trainer.averaged()
+        trainer.take_averages()
+        measured = measure(trainer, data)
         if model is not None:
-            summary = measure(model.to(process.device), data) | {
+            summary = measured | {
                 "recipe": chosen.name,
                 "updates": total,
                 "parameters": sum(p.numel() for p in model.parameters()),

@@ -59,7 +59,9 @@ def train(
     output: Annotated[
         Path, typer.Option(parser=remote.local, help="directory of checkpoints and the result")
     ],
-    updates: Annotated[int, typer.Option(help="end after so many updates; 0: the recipe's")] = 0,
+    updates: Annotated[
+        int, typer.Option(min=0, help="end after so many updates; 0: the recipe's")
+    ] = 0,
     compiled: Annotated[
         bool | None,
         typer.Option("--compile/--no-compile", help="torch.compile; default: on a GPU"),

@@ -147,6 +147,39 @@ def test_the_best_is_named_and_outlives_the_newest(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.glob("update-*")] == ["update-000000006"]
 
 
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    for update, score in enumerate([float("nan"), 1.0, 0.5, float("inf"), 0.9], 1):
+        checkpoint.save(tmp_path, dataclasses.replace(state(update), score=score))
+    best = json.loads((tmp_path / checkpoint.BEST).read_text())
+    assert best == {"checkpoint": "update-000000003", "score": 0.5}
+    assert checkpoint.best_score(tmp_path, "run") == 0.5
+
+
+def test_what_is_half_removed_passes_for_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for update in (1, 2):
+        checkpoint.save(tmp_path, state(update))
+
+    def killed(going: Path) -> None:
+        (going / checkpoint.STATE).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.checkpoints.checkpoint.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(tmp_path, state(3))
+    kept = {p.name for p in tmp_path.glob("update-*")}
+    assert kept == {"update-000000002", "update-000000003"}
+    checkpoint.save(tmp_path, state(4))
+    assert {p.name for p in tmp_path.iterdir()} == {"update-000000003", "update-000000004"}
+
+
+def test_a_disk_that_takes_no_more_is_a_failure_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"none/a\.safetensors cannot be written: "):
+        atomic_directory.write_tensors(tmp_path / "none" / "a.safetensors", {"a": torch.ones(2)})
+
+
 def test_parts_of_several_processes_are_one_tensor_again(tmp_path: Path) -> None:
     whole = torch.arange(21.0).view(7, 3)
     for rank, (start, stop) in enumerate([(0, 3), (3, 6), (6, 7), (7, 7)]):

@@ -1,6 +1,7 @@
 """A mistake of the caller is one sentence on stderr and exit status 2."""
 
 import dataclasses
+import errno
 import runpy
 import shutil
 import sys
@@ -10,9 +11,11 @@ import pytest
 import tiny_training
 import torch
 from tiny_training import Finished
+from torch.distributed import DistBackendError
 
 from pipelines.layout import Layout
 from training import cli, recipes
+from training.runtime import PEER_LOST
 
 # Programs of both models, and what their options for the transformer and the output are called.
 PROGRAMS = [
@@ -176,6 +179,59 @@ def test_a_dvae_that_did_not_make_the_codes(
             "--dataset", finished.dataset, output, tmp_path / "o",
         )  # fmt: skip
         assert_one_sentence(found, "were made by the dVAE")
+
+
+@pytest.mark.parametrize("module", ["train_dvae", "train_dalle", "train_contrastive"])
+def test_no_training_has_less_than_no_updates(
+    run: tiny_training.Runner, module: str, tmp_path: Path
+) -> None:
+    status, errors = run(f"training.{module}", "--output", tmp_path, "--updates", -3)
+    assert status == 2
+    assert "--updates" in errors
+    assert "greater than or equal to 0" in errors
+
+
+def test_an_output_that_is_a_file(
+    run: tiny_training.Runner, finished: Finished, tiny_recipe: str, tmp_path: Path
+) -> None:
+    (tmp_path / "model").touch()
+    found = run(
+        "training.train_dalle", "--recipe", tiny_recipe, "--dataset", finished.dataset,
+        "--output", tmp_path / "model",
+    )  # fmt: skip
+    assert_one_sentence(found, f"File exists: '{tmp_path}/model'")
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device"),
+        (
+            RuntimeError("[gloo/transport/pair.cc:547] closed"),
+            PEER_LOST,
+            "process 0",
+        ),
+        (DistBackendError("NCCL communicator was aborted"), PEER_LOST, "lost the connection"),
+    ],
+)
+def test_what_may_pass_is_one_sentence_and_no_wrong_use(
+    failure: Exception,
+    status: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def failing() -> None:
+        raise failure
+
+    monkeypatch.setattr(sys, "argv", ["failing"])
+    with pytest.raises(SystemExit) as end:
+        cli.run(failing)
+    errors = capsys.readouterr().err
+    assert end.value.code == status
+    assert errors.startswith("error: ")
+    assert said in errors
+    assert errors.count("\n") == 1
 
 
 @pytest.mark.parametrize("kind", [ValueError, RuntimeError])

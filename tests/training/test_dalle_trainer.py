@@ -15,6 +15,7 @@ from torch import Tensor
 from pipelines.layout import Layout
 from pipelines.publish.use import Use, uses
 from training import loop
+from training.checkpoints import checkpoint
 from training.config import TransformerConfig
 from training.dalle.execution import Execution, Sharding
 from training.dalle.gradient_scales import BACK_OFF, GROWTH
@@ -87,6 +88,21 @@ def test_a_non_finite_gradient_skips_the_update(
     # Codes and words that no row of the batch has keep their embeddings' moments.
     assert all(after[name].isfinite().all() for name in after)
     assert len(changed(before, after)) > 0.9 * len(before)
+
+
+def test_a_run_whose_every_update_was_skipped_goes_on(finished: Finished, tmp_path: Path) -> None:
+    trainer = trainer_of(finished)
+    hook = plant(trainer, math.inf)
+    trainer.update(0)
+    checkpoint.save(tmp_path, trainer.save(1))
+    hook.remove()
+    found = checkpoint.newest(tmp_path, "run")
+    assert found is not None
+    other = trainer_of(finished)
+    other.load(found)
+    figures = [float(t.update(1)["image"]) for t in (trainer, other)]
+    assert figures[0] == figures[1]
+    assert float(other.update(2)["skipped"]) == 0
 
 
 def test_a_thousand_skipped_updates_in_a_row_are_one_error(finished: Finished) -> None:

@@ -18,7 +18,8 @@ from training.reporting import read_metrics
 WORKER = """
 import os, pathlib, signal, sys, time
 signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-pathlib.Path(sys.argv[1], os.environ["RANK"]).touch()
+seconds = os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]
+pathlib.Path(sys.argv[1], os.environ["RANK"]).write_text(seconds)
 if os.environ["RANK"] == sys.argv[2]:
     sys.exit(2)
 time.sleep(60)
@@ -53,6 +54,8 @@ def test_a_launch_ends_with_the_status_of_what_ended_it(leaves: str, tmp_path: P
     _, errors = program.communicate(timeout=60)
     assert program.returncode == (2 if leaves == "1" else 128 + signal.SIGTERM)
     assert "Traceback" not in errors
+    # That long torchrun waits for their checkpoint; its own 30 seconds would cut large ones.
+    assert {path.read_text() for path in ready.iterdir()} == {"600"}
     if leaves == "1":
         assert errors == "error: process 1 ended with status 2, as it says above\n"
 

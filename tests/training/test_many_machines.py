@@ -20,7 +20,7 @@ from training.dalle.precision import Precision
 from training.dalle.trainer import DALLETrainer
 from training.distributed.data_parallel import exchanging
 from training.errors import InputError
-from training.likelihood import right_and_shuffled
+from training.likelihood import nats, right_and_shuffled
 from training.reporting import read_metrics
 from training.runtime import Runtime
 from training.splits import Split
@@ -91,7 +91,10 @@ def _passes(rank: int, world: int, dataset: str) -> list[float]:
 
 
 def _after_a_look(rank: int, world: int, dataset: str, output: Path) -> list[float]:
-    """Whether what is saved and averaged behind a forward pass alone is what was before it."""
+    """Whether what is saved and averaged behind a forward pass alone is what was before it.
+
+    And whether the averages, taken as weights, give what their model does.
+    """
     trainer = trainer_in(rank, world, dataset, CASES["compressed"])
     trainer.update(0)
     before = trainer.averaged()
@@ -102,13 +105,21 @@ def _after_a_look(rank: int, world: int, dataset: str, output: Path) -> list[flo
     stored = checkpoint.newest(output, "run")
     assert stored is not None
     trainer.load(stored)
-    if before is None or after is None:
-        return [1.0]
+    rows = data.plain_batch(data.stream(Split.TRAIN).all_rows(8))
+    for step in range(1, 3):
+        trainer.update(step)
+    nats(trainer.model, rows)
+    averaged = trainer.averaged()
+    trainer.take_averages()
+    measured = nats(trainer.model, rows)
+    if before is None or after is None or averaged is None:
+        return [1.0, 1.0]
     found, kept = after.state_dict(), stored.tensors["ema"]
     same = [
         torch.equal(w, found[n]) and torch.equal(w, kept[n]) for n, w in before.state_dict().items()
     ]
-    return [float(all(same))]
+    alike = measured == pytest.approx(nats(averaged, rows), rel=1e-5)
+    return [float(all(same)), float(alike)]
 
 
 def _overflow(rank: int, trainer: DALLETrainer) -> list[float]:
@@ -211,7 +222,7 @@ def test_passes_add_up_and_leave_shards(four: tuple[Path, dict[str, list[float]]
 def test_what_is_kept_after_a_look_is_all_of_the_model(
     four: tuple[Path, dict[str, list[float]]],
 ) -> None:
-    assert four[1]["looked"] == [1]
+    assert four[1]["looked"] == [1, 1]
 
 
 def test_an_overflow_in_one_shard_skips_the_update_of_all(

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -20,6 +21,20 @@ def begin(target: Path) -> Path:
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}"
     temporary.mkdir()
     return temporary
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file of dense tensors in host memory.
+
+    Raises:
+        OSError: if the disk does not take it.
+    """
+    try:
+        save_file(dict(tensors), path, metadata)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def sync(files: list[Path]) -> None:
@@ -54,7 +69,7 @@ def write(target: Path, tensors: Mapping[str, Mapping[str, Tensor]], **texts: st
     temporary = begin(target)
     for name, group in tensors.items():
         held = {key: tensor.detach().cpu().contiguous() for key, tensor in group.items()}
-        save_file(held, temporary / f"{name}.safetensors")
+        write_tensors(temporary / f"{name}.safetensors", held)
     for name, text in texts.items():
         (temporary / name.replace("_json", ".json")).write_text(text)
     commit(temporary, target)

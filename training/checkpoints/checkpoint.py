@@ -174,18 +174,18 @@ def _sha256(path: Path) -> str:
 
 def best_score(directory: Path, fingerprint: str) -> float:
     """The least score of this run's checkpoints there; infinite without one."""
-    scores = _scores(directory, fingerprint).values()
-    return min((score for score in scores if score is not None), default=math.inf)
+    return min(_scores(directory, fingerprint).values(), default=math.inf)
 
 
-def _scores(directory: Path, fingerprint: str) -> dict[Path, float | None]:
-    """This run's readable checkpoints, oldest first, and their score if they have one."""
-    scores: dict[Path, float | None] = {}
+def _scores(directory: Path, fingerprint: str) -> dict[Path, float]:
+    """This run's readable checkpoints, oldest first, and their score; infinite if not finite."""
+    scores: dict[Path, float] = {}
     for path in _complete(directory):
         try:
             state = json.loads((path / STATE).read_text())
             if state["fingerprint"] == fingerprint:
-                scores[path] = state["score"]
+                score = state["score"]
+                scores[path] = math.inf if score is None or not math.isfinite(score) else score
         except (OSError, ValueError, KeyError):
             continue
     return scores
@@ -196,17 +196,20 @@ def _remove_old(directory: Path, fingerprint: str, keep: int) -> None:
 
     Another run's stay: its numbers say nothing about this one's.
     """
-    own = _scores(directory, fingerprint)
-    scores = {path: score for path, score in own.items() if score is not None}
-    best = min(scores, key=lambda path: scores[path], default=None)
+    scores = _scores(directory, fingerprint)
+    measured = {path: score for path, score in scores.items() if math.isfinite(score)}
+    best = min(measured, key=lambda path: measured[path], default=None)
     if best is not None:
         temporary = directory / f".{BEST}"
         temporary.write_text(json.dumps({"checkpoint": best.name, "score": scores[best]}))
         temporary.replace(directory / BEST)
-    for old in list(own)[:-keep]:
+    for old in list(scores)[:-keep]:
         if old != best:
             remote.remove(old)
-            shutil.rmtree(old)
+            # A kill while it is being removed must not leave what passes for a checkpoint.
+            going = directory / f".{old.name}.old"
+            old.rename(going)
+            shutil.rmtree(going)
 
 
 def clear(directory: Path) -> None:

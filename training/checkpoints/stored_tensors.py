@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from training.checkpoints import atomic_directory
 from training.distributed.shards import Part
 
 # In the file's header: {name: [dimension, start]} for tensors that are in parts.
@@ -26,7 +26,7 @@ def write(path: Path, tensors: Mapping[str, Tensor | Part]) -> None:
             if not tensor.numel():
                 continue
         held[name] = tensor.detach().cpu().contiguous()
-    save_file(held, path, metadata={_PARTS: json.dumps(parts)})
+    atomic_directory.write_tensors(path, held, {_PARTS: json.dumps(parts)})
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,21 @@
 """A sheet of samples that a training of stage two draws now and then, from its averaged weights."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
+from training.dalle.precision import Precision
 from training.dalle.trainer import DALLETrainer
 from training.drawing.pictures import contact_sheet, to_images
 from training.drawing.sampling import draw
 from training.drawing.sheet import choose_lines
 from training.finished import sha256
 from training.loop import Look
+from training.models.dvae import DVAE
 from training.models.loading import load_dvae
+from training.models.transformer import Transformer
 from training.splits import Split
 from training.token_data import TokenData
 
@@ -44,15 +50,31 @@ class LiveSamples:
 
     def look(self, every: int) -> Look:
         """For the loop; `every` updates."""
-        return Look(every, self._draw, pictures=lambda: {"samples": self._sheet})
+        return Look(every, self._try, pictures=self._drawn)
 
-    def _draw(self, _done: int) -> Mapping[str, float]:
+    def _drawn(self) -> dict[str, Path]:
+        return {"samples": self._sheet} if self._sheet.exists() else {}
+
+    def _try(self, done: int) -> Mapping[str, float]:
         # All processes give their shards; the first one draws.
         model = self._trainer.averaged()
         if model is not None and self._dvae is not None:
-            device = self._trainer.runtime.device
-            model, dvae = model.to(device), self._dvae.to(device)
-            pictures = draw(model, dvae, self._encoder, self.captions, _CANDIDATES)
-            rows = [(c, to_images(p)) for c, p in zip(self.captions, pictures, strict=True)]
-            contact_sheet(rows, self._sheet, columns=2, label_width=_LABEL_WIDTH)
+            try:
+                self._draw(model, self._dvae)
+            except torch.OutOfMemoryError:
+                # Of a model in shards nobody counted on having room for all of it.
+                print(
+                    f"warning: no samples at update {done}: the device has no room for the whole "
+                    "model beside the training",
+                    file=sys.stderr,
+                )
         return {}
+
+    def _draw(self, model: Transformer, dvae: DVAE) -> None:
+        device = self._trainer.runtime.device
+        # As `training.sample` draws.
+        bf16 = Precision.AUTO.on(device) is Precision.BF16
+        model, dvae = model.to(device, torch.bfloat16 if bf16 else None), dvae.to(device)
+        pictures = draw(model, dvae, self._encoder, self.captions, _CANDIDATES)
+        rows = [(c, to_images(p)) for c, p in zip(self.captions, pictures, strict=True)]
+        contact_sheet(rows, self._sheet, columns=2, label_width=_LABEL_WIDTH)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from training.checkpoints.checkpoint import Checkpoint
 from training.dalle import state as dalle_state
@@ -213,6 +214,15 @@ class DALLETrainer:
     def load(self, found: Checkpoint) -> None:
         """Go on from `save` of any number of processes."""
         dalle_state.put_back(self, found)
+
+    @torch.no_grad()
+    def take_averages(self) -> None:
+        """Make the averages the weights, at the end: they are then measured where they lie."""
+        if isinstance(self.model, FSDPModule):
+            self.model.reshard()  # what a look left whole would not change
+        averages = self.ema.tensors()
+        for name, live in self.parameters.items():
+            local(live).copy_(averages[name])
 
     def averaged(self) -> Transformer | None:
         """The averaged weights as a model in host memory, in the first process alone.

@@ -5,6 +5,7 @@ Every process divides its loss by their number M, so that sums of gradients are 
 
 import contextlib
 import itertools
+import warnings
 from collections.abc import Iterator
 from functools import partial
 
@@ -56,6 +57,8 @@ def shard(
             each copy has its own gradients.
     """
     shards = mesh["shards"].size()
+    # What blocks give is added to the stream, which makes a new tensor.
+    warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
 
     def placement(parameter: nn.Parameter) -> Shard:
         # Wide matrices are cut into upright pieces, as appendix E has them; they compress better.
