@@ -31,7 +31,7 @@ from training.metrics.unseen import unseen_codes, unseen_pictures
 from training.metrics.versions import versions
 from training.model_report import Section, Value
 from training.models.dvae import DVAE
-from training.models.loading import load_dvae, load_transformer, recipe_of
+from training.models.loading import load_dvae, load_transformer, recipe_of, tokenizer_of
 from training.recipes import recipe as recipe_named
 from training.reporting import Reporter
 from training.splits import Split
@@ -118,7 +118,7 @@ def evaluate(
     recipe = recipe_named(recipe_of(dalle))
     data = TokenData(dataset, recipe)
     data.require_dvae(sha256(dvae))
-    data.require_text(model.text_vocabulary, model.text_length)
+    data.require_text(model.text_vocabulary, model.text_length, tokenizer_of(dalle))
     batches = list(pairs or ())
     sets = [_unseen(data, decoder, recipe, batches, pictures)]
     size = decoder.config.image_size

@@ -1,6 +1,7 @@
 """One page about a model: its pictures, curves, figures, data and versions, in one HTML file."""
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,13 @@ class Figure:
             return f"{self.value:.4g}"
         return f"{self.value:,}" if isinstance(self.value, int) else self.value
 
+    @property
+    def plain(self) -> Value | None:
+        """The value for JSON and Parquet, which know no NaN: None if it is no finite number."""
+        if isinstance(self.value, float) and not math.isfinite(self.value):
+            return None
+        return self.value
+
 
 def own(weights: str) -> str:
     """Name of the directory, beside the newest report, that keeps a model's.
@@ -146,7 +154,7 @@ def write(
         storage.write_bytes(str(place / SHORT), short.encode())
         _write_table(place / TABLE, rows)
         # Last: whoever waits for the figures finds the rest.
-        storage.write_json(str(place / FIGURES), {row.name: row.value for row in rows})
+        storage.write_json(str(place / FIGURES), {row.name: row.plain for row in rows})
 
 
 def _markdown(title: str, summary: str, sections: Sequence[Section]) -> str:
@@ -169,7 +177,7 @@ def _write_table(path: Path, rows: Sequence[Figure]) -> None:
     records = [
         {
             "name": row.name,
-            "value": None if isinstance(row.value, str) else float(row.value),
+            "value": None if isinstance(row.plain, str | None) else float(row.plain),
             "text": row.value if isinstance(row.value, str) else None,
             "unit": row.unit,
             "network": row.network or None,

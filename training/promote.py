@@ -8,6 +8,7 @@ import typer
 from pipelines import storage
 from pipelines.layout import Layout, join
 from training import cli
+from training.errors import InputError
 from training.promotion import log, move, versions
 from training.promotion.comparison import Comparison
 from training.promotion.gate import Limits
@@ -93,15 +94,21 @@ def promote(
     data_root: DataRoot,
     margin: Margin = Limits.margin,
     least_perplexity: LeastPerplexity = None,
+    reason: Annotated[
+        str, typer.Option(help="Why, where limits are given; it stays in the log.")
+    ] = "",
     by: By = "",
 ) -> None:
     """Promote what was trained last, if it passes.
 
     Else the promoted one stays, and the exit status is 2.
     """
+    own_limits = margin > Limits.margin or least_perplexity is not None
+    if own_limits and not reason.strip():
+        raise InputError("a promotion by limits of your own needs --reason, which stays in the log")
     layout = _layout(data_root)
     found = _compared(layout, margin, least_perplexity)
-    why = "passed every check"
+    why = f"passed every check{' by limits of its own: ' if own_limits else ''}{reason}"
     typer.echo(_line(move.promote(layout, found, who=by or getpass.getuser(), why=why)))
 
 

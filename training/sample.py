@@ -28,7 +28,13 @@ from training.drawing.sheet import choose_lines
 from training.errors import InputError
 from training.finished import sha256
 from training.models.dvae import DVAE
-from training.models.loading import dataset_of, load_dvae, load_transformer, recipe_of
+from training.models.loading import (
+    dataset_of,
+    load_dvae,
+    load_transformer,
+    recipe_of,
+    tokenizer_of,
+)
 from training.models.transformer import Transformer
 from training.recipes import recipe as recipe_named
 from training.reporting import Reporter
@@ -104,7 +110,7 @@ def sample(
     model = model.bfloat16() if bf16 else model
     data = TokenData(dataset or dataset_of(checkpoint), recipe_named(recipe_of(checkpoint)))
     data.require_dvae(sha256(dvae))
-    data.require_text(model.text_vocabulary, model.text_length)
+    data.require_text(model.text_vocabulary, model.text_length, tokenizer_of(checkpoint))
     facts = {
         "seed": seed,
         **dataclasses.asdict(options),

@@ -148,8 +148,13 @@ class TokenData:
                 "encode again with this one"
             )
 
-    def require_text(self, vocabulary: int, length: int) -> None:
+    def require_text(self, vocabulary: int, length: int, tokenizer_sha256: str) -> None:
         """Check that a transformer reads the ids of this dataset's tokenizer.
+
+        Args:
+            vocabulary: ids that the transformer knows.
+            length: most ids of a text.
+            tokenizer_sha256: of the tokenizer that made the text it was trained on.
 
         Raises:
             DatasetMismatchError: if it was trained with another.
@@ -160,6 +165,12 @@ class TokenData:
                 f"the transformer reads {length} of {vocabulary} text ids, the dataset "
                 f"{self.manifest.directory} has {found[1]} of {found[0]}; name the dataset it was "
                 "trained on"
+            )
+        if tokenizer_sha256 != self.manifest.tokenizer_sha256:
+            raise DatasetMismatchError(
+                f"the transformer reads ids of the tokenizer {tokenizer_sha256[:12]}, the dataset "
+                f"{self.manifest.directory} has those of {self.manifest.tokenizer_sha256[:12]}; "
+                "name the dataset it was trained on"
             )
 
     def stream(self, split: Split, rank: int = 0, world: int = 1, seed: int = 0) -> RowStream:

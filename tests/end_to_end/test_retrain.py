@@ -65,8 +65,9 @@ def _command(site: Site, *words: str) -> None:
 
 
 def _promote(site: Site) -> log.Entry:
-    where = ("--data-root", str(site.data), "--least-perplexity", "1", "--by", "Ada")
-    _command(site, "training.promote", "promote", *where)
+    where = ("--data-root", str(site.data), "--by", "Ada")
+    limit = ("--least-perplexity", "1", "--reason", "so few updates")
+    _command(site, "training.promote", "promote", *where, *limit)
     return _promoted(site)
 
 

@@ -24,6 +24,8 @@ from training.promotion.log import PromotionError
 
 pytestmark = pytest.mark.usefixtures("tiny_recipe")
 LIMITS = Limits(least_perplexity=1.0)
+# The tiny corpus has hardly any codes.
+PROMOTE = ("promote", "--least-perplexity", "1", "--reason", "tiny")
 # Ends itself by SIGKILL at the n-th time that it names, links or removes a file.
 KILLED = """
 import os, signal, sys
@@ -94,13 +96,38 @@ def test_a_regressed_model_is_refused_and_the_promoted_one_stays(layout: Layout)
     assert found.figures["nats"] > found.figures["promoted_nats"] + LIMITS.margin
     assert found.figures["promoted_nats"] == first.figures["nats"]
     assert [check for check in Check if found.problems[check]] == [Check.NO_REGRESSION]
-    status, said = command(layout, "promote", "--least-perplexity", "1")
+    status, said = command(layout, *PROMOTE)
     assert (status, "is refused" in said) == (2, True)
     entry = log.current(layout)
     assert entry is not None
     assert entry.model == first.candidate
     assert versions.kept(layout) == [first.candidate.version]
     assert compare(layout, Limits(margin=100.0, least_perplexity=1.0)).found == []
+
+
+def test_limits_of_ones_own_need_a_reason_that_stays(layout: Layout) -> None:
+    promoted(layout)
+    data_root.spoil(layout, 0.2)
+    for limit in (("--margin", "100"), PROMOTE[1:3]):
+        status, said = command(layout, "promote", *limit)
+        assert (status, "needs --reason" in said) == (2, True)
+    status, said = command(layout, *PROMOTE, "--margin", "inf")
+    assert (status, "a margin is a number of nats" in said) == (2, True)
+    assert len(log.history(layout)) == 1
+    assert command(layout, *PROMOTE, "--margin", "100")[0] == 0
+    entry = log.history(layout)[1]
+    assert entry.why == "passed every check by limits of its own: tiny"
+    assert entry.figures["margin"] == 100
+
+
+def test_truncated_weights_are_a_problem_of_the_candidate(layout: Layout) -> None:
+    weights = Path(layout.model("dalle"), "final", "model.safetensors")
+    with open(weights, "r+b") as stream:
+        stream.truncate(500)
+    found = compare(layout, LIMITS)
+    assert f"{weights} is damaged" in found.problems[Check.WEIGHTS_FINITE][0]
+    status, said = command(layout, *PROMOTE)
+    assert (status, "is refused" in said) == (2, True)
 
 
 def test_overruling_needs_a_reason_and_something_to_overrule(layout: Layout) -> None:
@@ -284,7 +311,7 @@ def test_another_dvae_or_tokenizer_cannot_be_compared(layout: Layout) -> None:
 
 def test_the_command_says_what_is_promoted(layout: Layout) -> None:
     assert command(layout, "show") == (2, f"nothing was promoted below {layout.root} yet")
-    assert command(layout, "promote", "--least-perplexity", "1")[0] == 0
+    assert command(layout, *PROMOTE)[0] == 0
     version = versions.kept(layout)[0]
     status, said = command(layout, "show")
     assert status == 0

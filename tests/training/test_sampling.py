@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -196,8 +198,12 @@ def test_the_text_is_read_once_for_batches_of_one_caption(
         return plain(self, text)
 
     monkeypatch.setattr(Transformer, "embed_text", counted)
-    assert torch.equal(codes_of(model, text, 6, options=options, most=2), whole)
-    assert [part[0].tolist() for part in read] == text.tolist()
+    # Also of as equal batches as there can be: of 2, and of 3 where at most 4 fit.
+    for candidates, most in ((6, 2), (5, 4)):
+        read.clear()
+        wanted = whole[:, :candidates]
+        assert torch.equal(codes_of(model, text, candidates, options=options, most=most), wanted)
+        assert [part[0].tolist() for part in read] == text.tolist()
 
 
 @pytest.mark.parametrize("options", [SamplingOptions(), SamplingOptions(guidance=2.0)])
@@ -219,7 +225,26 @@ def test_half_of_the_free_memory_holds_what_is_drawn_together(
     assert sum(held.values()) + held["noise"] < free / 2
 
 
-@pytest.mark.parametrize(("free", "parts"), [(10**9, 1), (90_000, 2), (40_000, 4), (0, 10)])
+def test_a_little_more_or_less_free_memory_is_the_same_program(
+    model: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for free in range(400_000, 460_000, 5_000):
+        monkeypatch.setattr(host_memory, "available", lambda free=free: free)
+        found.append(streams_in_memory(model, SamplingOptions(), 100))
+    assert len(set(found)) <= 2
+    assert all(most.bit_count() == 1 for most in found)
+
+
+def test_a_model_of_no_numbers_draws_nothing(model: Transformer, text: Tensor) -> None:
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.image_head.weight[0, 0] = torch.nan
+    with pytest.raises(InputError, match="its weights are damaged"):
+        codes_of(broken, text, 1)
+
+
+@pytest.mark.parametrize(("free", "parts"), [(10**9, 1), (150_000, 2), (90_000, 4), (40_000, 6), (0, 10)])
 def test_little_memory_draws_smaller_parts_and_the_same_pictures(
     model: Transformer, text: Tensor, monkeypatch: pytest.MonkeyPatch, free: int, parts: int
 ) -> None:
@@ -274,11 +299,13 @@ def test_a_prompt_without_sense_is_refused(place: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": 0}, "temperature must be positive, got 0"),
-        ({"temperature": float("nan")}, "temperature must be positive, got nan"),
+        ({"temperature": 0}, r"temperature must be within 1e-06 and 1e\+06, got 0"),
+        ({"temperature": 1e-45}, "temperature must be within"),
+        ({"temperature": float("nan")}, "temperature must be within"),
         ({"top_k": -1}, "top_k must be at least 1"),
         ({"top_p": 0}, r"top_p must be in \(0, 1\], got 0"),
-        ({"guidance": float("inf")}, "guidance must be a finite number"),
+        ({"guidance": float("inf")}, r"guidance must be within ±1e\+06, got inf"),
+        ({"guidance": 1e300}, "guidance must be within"),
     ],
 )
 def test_options_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:

@@ -39,8 +39,8 @@ def test_it_begins_where_the_other_ended_and_says_so(finished: Finished, tmp_pat
     def distance(model: Path) -> float:
         return max(float((w - begun[name]).abs().max()) for name, w in weights(model).items())
 
-    # The averages, which are what is stored, take in the first update later.
-    assert distance(tmp_path / "warm") == 0 < distance(tmp_path / "cold")
+    # In one update AdamW moves a weight by about the step size, here 6e-4.
+    assert 0 < distance(tmp_path / "warm") < 2e-3 < 0.02 < distance(tmp_path / "cold")
     said = finished_model.read_summary(tmp_path / "warm")
     assert said["warm_start"] == finished_model.sha256(finished.dalle)
     assert finished_model.read_summary(tmp_path / "cold")["warm_start"] == ""

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from training.errors import InputError
 
+_MOST = 1e6
+
 
 @dataclass(frozen=True)
 class SamplingOptions:
@@ -26,14 +28,17 @@ class SamplingOptions:
     guidance: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf:
-            raise InputError(f"temperature must be positive, got {self.temperature}")
+        # Beyond these bounds, logits overflow or are equal.
+        if not 1 / _MOST <= self.temperature <= _MOST:
+            raise InputError(
+                f"temperature must be within {1 / _MOST:g} and {_MOST:g}, got {self.temperature}"
+            )
         if self.top_k < 0:
             raise InputError(f"top_k must be at least 1, or 0 for all codes; got {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p must be in (0, 1], got {self.top_p}")
-        if not math.isfinite(self.guidance):
-            raise InputError(f"guidance must be a finite number, got {self.guidance}")
+        if not abs(self.guidance) <= _MOST:
+            raise InputError(f"guidance must be within ±{_MOST:g}, got {self.guidance}")
 
     @property
     def guided(self) -> bool:

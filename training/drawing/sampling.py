@@ -171,6 +171,9 @@ def sample_codes(
 
     Yields:
         All candidates of the first caption come first.
+
+    Raises:
+        InputError: if the model's logits are no numbers.
     """
     options, model = options or SamplingOptions(), for_few_rows(model)
     most = most or streams_in_memory(model, options, candidates)
@@ -184,18 +187,24 @@ def sample_codes(
         read: range | None = None
         for rows, first, _ in parts:
             seeds = [_seed(seed, keys[row], first + i) for row in rows for i in range(count)]
+            wanted = len(rows) * min(count, candidates - first)
             positions = model.grid**2
             noise = noise_of(seeds, positions, model.image_vocabulary, text.device)
             # More candidates of captions whose keys and values are there.
             drawing.begin(None if rows == read else text[rows.start : rows.stop], noise)
             read = rows
-            progress(len(seeds))
+            progress(wanted)
             for drawn in range(2, positions + 1):
                 step()
-                progress(len(seeds))
+                progress(wanted)
                 if drawn % model.grid == 0:
-                    look(drawing.codes[:, :drawn])
-            yield Drawn(drawing.codes.clone(), drawing.nats.clone())
+                    look(drawing.codes[:wanted, :drawn])
+            if not bool(drawing.nats.isfinite().all()):
+                raise InputError(
+                    "what the transformer says of the next code is no number: its weights are "
+                    "damaged; copy it again whole, or train again"
+                )
+            yield Drawn(drawing.codes[:wanted].clone(), drawing.nats[:wanted].clone())
         del drawing, step  # so that its memory is free before the next is allocated
 
 
@@ -209,11 +218,16 @@ def _step(drawing: Drawing) -> Callable[[], None]:
 
 
 def _parts(captions: int, candidates: int, most: int) -> Iterator[tuple[range, int, int]]:
-    """Captions, the first candidate and how many: the batches of a whole work."""
+    """Captions, the first candidate and how many: the batches of a whole work.
+
+    Batches of one caption are of one size, so that one program and the text's cache serve all of
+    them: the last may have candidates beyond the last, which are not wanted.
+    """
     if candidates >= most:
+        count = -(-candidates // -(-candidates // most))
         for row in range(captions):
-            for first in range(0, candidates, most):
-                yield range(row, row + 1), first, min(most, candidates - first)
+            for first in range(0, candidates, count):
+                yield range(row, row + 1), first, count
     else:
         together = most // candidates
         for start in range(0, captions, together):
@@ -221,9 +235,10 @@ def _parts(captions: int, candidates: int, most: int) -> Iterator[tuple[range, i
 
 
 def streams_in_memory(model: Transformer, options: SamplingOptions, candidates: int) -> int:
-    """How many streams half of the free memory holds.
+    """How many streams half of the free memory holds, rounded down to a power of two.
 
-    The candidates of a caption share its text.
+    The candidates of a caption share its text. Free memory is never the same twice, and each number
+    of streams is a program of its own.
     """
     device = model.image_head.weight.device
     if device.type == "cuda":
@@ -236,7 +251,8 @@ def streams_in_memory(model: Transformer, options: SamplingOptions, candidates: 
     each *= 2 if options.guided else 1
     # Noise is made beside the buffer that it is copied to.
     each += 8 * model.grid**2 * sum(groups(model.image_vocabulary))
-    return max(1, min(free // (2 * each), _MOST_STREAMS.get(device.type, 64)))
+    fit = max(1, min(free // (2 * each), _MOST_STREAMS.get(device.type, 64)))
+    return int(2 ** (fit.bit_length() - 1))
 
 
 def _seed(seed: int, caption: str, candidate: int) -> int:

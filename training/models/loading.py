@@ -61,6 +61,15 @@ def recipe_of(output: Path) -> str:
     return _said(output, "recipe")
 
 
+def tokenizer_of(output: Path) -> str:
+    """SHA-256 of the tokenizer that made the text which a finished transformer was trained on.
+
+    Raises:
+        ModelError: if its summary does not say.
+    """
+    return _said(output, "tokenizer_sha256")
+
+
 def dataset_of(output: Path) -> str:
     """The version that a finished transformer was trained on, below the nearest data root above.
 

@@ -14,6 +14,7 @@ import torch
 from pipelines.layout import Layout, join
 from training import finished, remote
 from training.dvae.codebook import COLLAPSE_ADVICE, perplexity
+from training.errors import InputError
 from training.finite import not_finite
 from training.likelihood import right_and_shuffled
 from training.models.loading import load_transformer
@@ -41,6 +42,10 @@ class Limits:
 
     margin: float = 0.02
     least_perplexity: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin < math.inf:
+            raise InputError(f"a margin is a number of nats, at least 0; got {self.margin}")
 
 
 def compare(layout: Layout, limits: Limits) -> Comparison:
