@@ -68,6 +68,21 @@ def greatest(*values: int) -> list[int]:
     return [int(value) for value in tensor.tolist()]
 
 
+def end_all(problem: Exception | None) -> None:
+    """End every process if one found a problem, and let the first that did say so.
+
+    Raises:
+        Exception: the problem, in the first process that has one.
+        PeerLost: in all others.
+    """
+    rank, world = place()
+    speaker = world - greatest(0 if problem is None else world - rank)[0]
+    if speaker == rank and problem is not None:
+        raise problem
+    if speaker < world:
+        raise PeerLost
+
+
 def lost_a_peer(error: RuntimeError) -> bool:
     """Whether NCCL or Gloo say so that another process is gone."""
     # Gloo has no error class of its own, but names its source file.

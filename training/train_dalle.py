@@ -93,8 +93,7 @@ def _verify(data: TokenData, process: runtime.Runtime) -> None:
         data.verify_tokens(process.rank, process.world)
     except DatasetError as error:
         damage = error
-    if runtime.greatest(int(damage is not None))[0]:
-        raise damage or runtime.PeerLost
+    runtime.end_all(damage)
 
 
 def train(

@@ -19,6 +19,7 @@ from training.dalle.gradient_scales import BACK_OFF
 from training.dalle.live_samples import SHEET, LiveSamples
 from training.dalle.precision import Precision
 from training.dalle.trainer import DALLETrainer
+from training.errors import InputError
 from training.reporting import read_metrics
 from training.runtime import PeerLost, Runtime
 from training.token_data import TokenData
@@ -118,6 +119,17 @@ def _ends_for_damage(rank: int, world: int, dataset: str) -> list[float]:
     return [float(rank > 0 or "its manifest says ab" in str(raised.value))]
 
 
+def _ends_for_memory(rank: int, world: int, dataset: str) -> list[float]:
+    """Whether the first that lacks memory says so, and the other one ends without a word."""
+    as_meant = []
+    for speaker, free in ((0, (1, 1)), (1, (None, 1))):
+        data = TokenData(dataset, tiny_training.tiny())
+        with pytest.raises((InputError, PeerLost)) as raised:
+            DALLETrainer(data, Runtime(rank, world, CPU), "run", free=free[rank])
+        as_meant.append(float(isinstance(raised.value, InputError) is (rank == speaker)))
+    return as_meant
+
+
 def _all(
     rank: int, world: int, dataset: str, dvae: str, output: str, alone: str
 ) -> dict[str, list[float]]:
@@ -130,6 +142,7 @@ def _all(
     _sheet(rank, world, dataset, dvae, Path(output) / "samples")
     found |= _more(rank, world, dataset, alone, output)
     found["damage"] = _ends_for_damage(rank, world, dataset)
+    found["memory"] = _ends_for_memory(rank, world, dataset)
     found["formats"] = _formats(rank, world, dataset)
     return found | _overflow(rank, world, dataset)
 
@@ -170,6 +183,10 @@ def test_one_that_finds_damaged_data_ends_both(
     two: tuple[Path, dict[str, list[float]]],
 ) -> None:
     assert two[1]["damage"] == [1]
+
+
+def test_one_says_that_memory_lacks(two: tuple[Path, dict[str, list[float]]]) -> None:
+    assert two[1]["memory"] == [1, 1]
 
 
 @pytest.mark.parametrize("case", MORE)

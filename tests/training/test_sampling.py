@@ -244,7 +244,9 @@ def test_a_model_of_no_numbers_draws_nothing(model: Transformer, text: Tensor) -
         codes_of(broken, text, 1)
 
 
-@pytest.mark.parametrize(("free", "parts"), [(10**9, 1), (150_000, 2), (90_000, 4), (40_000, 6), (0, 10)])
+@pytest.mark.parametrize(
+    ("free", "parts"), [(10**9, 1), (150_000, 2), (90_000, 4), (40_000, 6), (0, 10)]
+)
 def test_little_memory_draws_smaller_parts_and_the_same_pictures(
     model: Transformer, text: Tensor, monkeypatch: pytest.MonkeyPatch, free: int, parts: int
 ) -> None:

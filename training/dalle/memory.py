@@ -129,35 +129,34 @@ def free_memory(runtime: Runtime) -> int:
     return host_memory.available() // local
 
 
-def require(need: Need, free: int, execution: Execution, host_free: int | None = None) -> None:
-    """End before memory is taken that is not there.
+def lacking(
+    need: Need, free: int, execution: Execution, host_free: int | None = None
+) -> InputError | None:
+    """What to say, with the figures and what would help, where memory is too little.
 
     Args:
         need: of the run.
         free: bytes that the device has for this process.
         execution: how the run computes.
         host_free: bytes of the machine's own memory; what is free there unless said.
-
-    Raises:
-        InputError: with the figures, and what would help.
     """
     host_free = host_memory.available() if host_free is None else host_free
     sharded = execution.sharding is not Sharding.NONE
     if need.host > host_free:
-        raise InputError(
+        return InputError(
             f"the {local_processes()} processes of this machine need about "
             f"{need.host / _GIB:.3g} GiB of its own memory (each builds the whole model there, "
             f"and keeps averaged weights), and {host_free / _GIB:.3g} GiB are free; take fewer "
             f"processes a machine{'' if sharded else ', --shard=machine'}, or a smaller recipe"
         )
     if need.total <= free:
-        return
+        return None
     parts = ", ".join(f"{name} {n / _GIB:.3g}" for name, n in need.on_device.items() if n)
     remedies = ["a smaller --micro-batch"]
     if not execution.recompute:
         remedies.append("--recompute")
     remedies.append(_MORE_SHARDS[execution.sharding])
-    raise InputError(
+    return InputError(
         f"a process needs about {need.total / _GIB:.3g} GiB ({parts}), and its device has "
         f"{free / _GIB:.3g} GiB free for it; take {', '.join(remedies)}, or a smaller recipe"
     )

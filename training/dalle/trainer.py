@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 from training.checkpoints.checkpoint import Checkpoint
 from training.dalle import state as dalle_state
 from training.dalle.execution import Execution
-from training.dalle.memory import estimate, free_memory, require
+from training.dalle.memory import estimate, free_memory, lacking
 from training.dalle.optimizer import ClippedAdamW, clip_by_norm, global_norm
 from training.dalle.precision import (
     Precision,
@@ -26,7 +26,7 @@ from training.distributed.shards import local, whole
 from training.ema import Ema, OffloadedEma
 from training.losses import stream_loss
 from training.models.transformer import Transformer
-from training.runtime import Runtime, greatest
+from training.runtime import Runtime, end_all, greatest
 from training.schedules import Plateau, step_size
 from training.skipped import Skipped
 from training.splits import Split
@@ -67,7 +67,7 @@ class DALLETrainer:
         self.rows = max(1, self.training.batch // runtime.world)
         config = self.recipe.transformer
         need = estimate(config, self.shape, self.rows, self.precision, execution, runtime)
-        require(need, free_memory(runtime) if free is None else free, execution)
+        end_all(lacking(need, free_memory(runtime) if free is None else free, execution))
         torch.manual_seed(self.training.seed)
         self.model = Transformer(self.recipe.transformer, **self.shape)
         if start is not None:
