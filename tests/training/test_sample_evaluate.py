@@ -15,7 +15,7 @@ from training import evaluate, sample
 from training.drawing import captions as sample_captions
 from training.drawing.sampling import draw
 from training.errors import InputError
-from training.finished import ModelError
+from training.finished import ModelError, sha256
 from training.models.loading import load_dvae, load_transformer
 from training.recipes import recipe
 from training.splits import Split
@@ -106,6 +106,18 @@ def test_a_torn_description_is_named(finished: Finished, tmp_path: Path, name: s
     torn.write_bytes(torn.read_bytes()[:-20])
     with pytest.raises(ModelError, match=f"{re.escape(str(torn))} is damaged: .*; copy it again"):
         sample.sample(output, tmp_path, finished.dvae, caption=["a cat"])
+
+
+@pytest.mark.parametrize("name", ["config.json", "summary.json", "model.safetensors"])
+def test_a_missing_file_is_named(finished: Finished, tmp_path: Path, name: str) -> None:
+    output = Path(shutil.copytree(finished.dalle, tmp_path / "dalle"))
+    missing = output / "final" / name
+    missing.unlink()
+    with pytest.raises(ModelError, match=f"^{re.escape(str(missing))} is missing; copy it again"):
+        sample.sample(output, tmp_path, finished.dvae, caption=["a cat"])
+    if name.startswith("model"):
+        with pytest.raises(ModelError, match="is missing; copy it again whole"):
+            sha256(output)
 
 
 def test_the_checkpoint_alone_says_where_the_rest_is(
