@@ -3,13 +3,16 @@ import json
 import math
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+import regex
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tiny_training import Finished
+from tqdm import tqdm
 
 from training import evaluate, sample
 from training.drawing import captions as sample_captions
@@ -165,11 +168,25 @@ def test_captions_are_cleaned(caption: str, cleaned: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "caption", ["", "  ", "\x00\n", "\u200b", "\u202e \u202c", "\ufeff\n\u200d\ufe0f"]
+    "caption",
+    [
+        *("", "  ", "\x00\n", "\u200b", "\u202e \u202c", "\ufeff\n\u200d\ufe0f"),
+        *("\u3164", "\u115f\u1160 \uffa0", "\u2800\u2800", "\U0001d159"),
+    ],
 )
 def test_a_caption_without_text_is_refused(caption: str) -> None:
     with pytest.raises(InputError, match="has no text; say what the picture shows"):
         sample_captions.clean_caption(caption)
+
+
+def test_no_character_that_unicode_says_to_ignore_is_text() -> None:
+    every = "".join(map(chr, range(sys.maxunicode + 1)))
+    ignored = regex.findall(r"\p{Default_Ignorable_Code_Point}", every)
+    assert len(ignored) > 4_000
+    for character in ignored:
+        with pytest.raises(InputError, match="has no text"):
+            sample_captions.clean_caption(character)
+    assert sample_captions.clean_caption("\u3164한글\u3164") == "\u3164한글\u3164"
 
 
 def test_the_best_of_many_for_ones_own_captions(
