@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import math
@@ -32,6 +33,11 @@ def test_sample_writes_a_sheet_and_its_captions(
     for name in ("one", "two"):
         sample.sample(finished.dalle, tmp_path / name, *models, limit=8, candidates=2)
     facts = json.loads((tmp_path / "one/samples.json").read_text())
+    assert (facts["dalle_sha256"], facts["dvae_sha256"]) == (
+        sha256(finished.dalle),
+        sha256(finished.dvae),
+    )
+    assert (facts["candidates"], facts["prompt"]) == (2, None)
     assert len(facts["captions"]) == 8
     assert {line["split"] for line in facts["captions"]} == {"train", "held_out", "validation"}
     for line in facts["captions"]:
@@ -40,6 +46,22 @@ def test_sample_writes_a_sheet_and_its_captions(
         assert sheet.height > 2 * 32  # eight captions in four columns: two lines of 2x16 pixels
     same = [(tmp_path / name / "samples.png").read_bytes() for name in ("one", "two")]
     assert same[0] == same[1]
+
+
+def test_a_sheet_tells_of_every_code(
+    finished: Finished, tiny_recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+
+    class Bar(tqdm):
+        def update(self, n: float | None = 1) -> bool | None:
+            told.append(n or 0)
+            return super().update(n)
+
+    monkeypatch.setattr(sample, "tqdm", Bar)
+    sample.sample(finished.dalle, tmp_path, finished.dvae, finished.dataset, limit=3, candidates=2)
+    # One batch of six pictures, position after position.
+    assert told == [6] * 16
 
 
 def test_evaluate_measures_every_split(
@@ -204,6 +226,8 @@ def test_the_best_of_many_for_ones_own_captions(
         facts = json.loads((tmp_path / name / "samples.json").read_text())
         assert facts["scores"] == sorted(facts["scores"], reverse=True)
         assert len(facts["scores"]) == 2
+        digest = hashlib.sha256(prompt.read_bytes()).hexdigest()
+        assert facts["prompt"] == {"sha256": digest, "row": 2, "column": 0}
         with Image.open(tmp_path / name / "best-01.png") as picture:
             assert picture.size == (16, 16)
     with pytest.raises(InputError, match="the best 3 of 2 candidates cannot be chosen"):

@@ -81,7 +81,7 @@ def best_pictures(
         encoder: of the dataset it was trained on.
         caption: what to draw.
         candidates: pictures to draw.
-        best: how many of them to keep.
+        best: how many of them to keep, at most all.
         seed: of everything random.
         options: how a code is chosen.
         prompt: what is given of the picture.
@@ -92,8 +92,6 @@ def best_pictures(
     Raises:
         InputError: if there is nothing to draw.
     """
-    if not 1 <= best <= candidates:
-        raise InputError(f"the best {best} of {candidates} candidates cannot be chosen")
     pictures, scores = [], []
 
     def look(codes: Tensor) -> None:
@@ -127,7 +125,7 @@ def write_partial(path: Path, caption: str, dvae: DVAE, codes: Tensor) -> None:
 def write_pictures(
     directory: Path, caption: str, pictures: Tensor, scores: Tensor, facts: dict[str, object]
 ) -> None:
-    """Write best-00.png ..., a sheet and samples.json (last) into `directory`."""
+    """Write best-00.png ..., a sheet and samples.json (last) where no older ones lie."""
     directory.mkdir(parents=True, exist_ok=True)
     images = to_images(pictures)
     for i, image in enumerate(images):
@@ -136,4 +134,4 @@ def write_pictures(
         temporary.replace(directory / f"best-{i:02d}.png")
     contact_sheet([(caption, images)], directory / "sheet.png", label_width=_LABEL_WIDTH)
     facts = {"caption": caption, "scores": [round(float(s), 4) for s in scores], **facts}
-    storage.write_json(str(directory / "samples.json"), facts)
+    storage.write_json(str(directory / FACTS), facts)
