@@ -11,7 +11,7 @@ import typer
 
 from pipelines import ledger
 from pipelines.storage import list_files
-from training import cli, model_report, remote
+from training import cli, model_report, outputs, remote
 from training.config import Recipe
 from training.contrastive.checkpoint import load_embedder, model_id
 from training.drawing.pictures import contact_sheet, to_images
@@ -132,7 +132,7 @@ def evaluate(
     network = load_network(inception, device)
     embedder = load_embedder(rerank, device) if rerank else None
 
-    output.mkdir(parents=True, exist_ok=True)
+    outputs.require_writable(output)
     sections = [likelihoods.measure(model, data, output)]
     identity = {
         "dalle": sha256(dalle),
@@ -151,8 +151,10 @@ def evaluate(
         sections += _measured(one, drawings, network, copied, unknown, output)
     sections += _training(dalle, dvae, data, identity["dalle"])
     measured = {
-        "network": network.name, "precision of drawing": identity["precision"], "seed": seed,
+        "network": network.name, "weights of the network": network.weights,
+        "precision of drawing": identity["precision"], "seed": seed,
         "candidates": candidates, "reranker": reranker,
+        **{f"{one.title}, {name}": digest for one in sets for name, digest in one.sources.items()},
     }  # fmt: skip
     rests_on = versions({"dvae": dvae, "dalle": dalle}, data.manifest, measured)
     model_report.write(output, identity["dalle"], data.manifest, sections, rests_on)

@@ -92,9 +92,21 @@ def require(output: Path) -> Path:
     return final
 
 
+def require_file(output: Path, name: str) -> Path:
+    """A file of a finished model.
+
+    Raises:
+        ModelError: if there is no finished model, or the file is missing.
+    """
+    path = require(output) / name
+    if not path.is_file():
+        raise ModelError(f"{path} is missing; {REPAIR}")
+    return path
+
+
 def sha256(output: Path) -> str:
     """SHA-256 of a finished model's weights, in hex."""
-    with open(require(output) / "model.safetensors", "rb") as stream:
+    with open(require_file(output, "model.safetensors"), "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -102,9 +114,9 @@ def _read_json(output: Path, name: str) -> dict[str, Any]:
     """A JSON file of a finished model.
 
     Raises:
-        ModelError: if there is no finished model, or the file is damaged.
+        ModelError: if there is no finished model, or the file is missing or damaged.
     """
-    path = require(output) / name
+    path = require_file(output, name)
     try:
         content: dict[str, Any] = json.loads(path.read_text())
         if not isinstance(content, dict):

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from training import cli
+from training import cli, outputs
+from training.errors import InputError
 from training.human.page import LISTING, pairs, render
 from training.human.votes import agreement, preferences, read_votes
 
@@ -34,8 +35,10 @@ def page(
 
     It needs no server: send the file to people, and let each send back what it saves.
     """
+    if output.is_dir():
+        raise InputError(f"{output} is a directory; name a file for the page")
     chosen = pairs(first / LISTING, second / LISTING, count)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    outputs.require_writable(output.parent)
     temporary = output.with_name(f".{output.name}")
     temporary.write_text(render(chosen, title))
     temporary.replace(output)

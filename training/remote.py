@@ -112,7 +112,8 @@ def push_files(output: Path) -> None:
         return
     known = _record(output) or {}
     found: dict[str, tuple[int | None, str]] = {}
-    for path in _files(output):
+    # Last, what describes the others.
+    for path in sorted(_files(output), key=lambda path: path.suffix == ".json"):
         name, status = path.relative_to(output).as_posix(), path.stat()
         if not _unit(name):
             found[name] = status.st_size, str(status.st_mtime_ns)

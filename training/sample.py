@@ -7,23 +7,33 @@ With `--caption`, the best of many candidates for it; without, a sheet of captio
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import typer
+from torch import Tensor
+from tqdm import tqdm
 
 from pipelines import storage
-from training import cli, remote
+from training import cli, outputs, remote
 from training.contrastive.checkpoint import model_id
 from training.contrastive.rerank import Ranker, load_ranker, reranked
 from training.dalle.precision import Precision
-from training.drawing.captions import best_pictures, clean_caption, warn_if_cut, write_pictures
+from training.drawing.captions import (
+    FACTS,
+    FILES,
+    best_pictures,
+    clean_caption,
+    warn_if_cut,
+    write_pictures,
+)
 from training.drawing.choosing import SamplingOptions
 from training.drawing.pictures import contact_sheet, to_images
 from training.drawing.prompts import read_prompt
-from training.drawing.sampling import draw
+from training.drawing.sampling import draw_codes, pictures_of
 from training.drawing.sheet import choose_lines
 from training.errors import InputError
 from training.finished import sha256
@@ -42,6 +52,7 @@ from training.splits import Split
 from training.token_data import TokenData
 
 _LABEL_WIDTH = 200
+_SHEET = re.compile(rf"{re.escape(FACTS)}|\.?samples\.png")
 _MARKS = {Split.HELD_OUT: "[held out] ", Split.VALIDATION: "[validation] ", Split.TRAIN: ""}
 
 
@@ -102,6 +113,8 @@ def sample(
     options = SamplingOptions(temperature, top_k, top_p, guidance)
     _need("--caption", caption, {"--prompt": prompt, "--best": best, "--partial": partial or None})
     _need("--prompt", prompt, {"--prompt-row": prompt_row, "--prompt-column": prompt_column})
+    if best and best > candidates:
+        raise InputError(f"the best {best} of {candidates} candidates cannot be chosen")
     captions = [clean_caption(text) for text in caption or ()]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bf16 = Precision(precision).on(device) is Precision.BF16
@@ -109,21 +122,29 @@ def sample(
     model, decoder = load_transformer(checkpoint).to(device), load_dvae(dvae).to(device)
     model = model.bfloat16() if bf16 else model
     data = TokenData(dataset or dataset_of(checkpoint), recipe_named(recipe_of(checkpoint)))
-    data.require_dvae(sha256(dvae))
+    weights = {"dalle_sha256": sha256(checkpoint), "dvae_sha256": sha256(dvae)}
+    data.require_dvae(weights["dvae_sha256"])
     data.require_text(model.text_vocabulary, model.text_length, tokenizer_of(checkpoint))
-    facts = {
+    facts: dict[str, Any] = {
+        **weights,
+        "candidates": candidates,
         "seed": seed,
         **dataclasses.asdict(options),
         "precision": "bf16" if bf16 else "fp32",
         "dataset": data.manifest.version,
         "reranked_by": model_id(rerank) if rerank else None,
+        "prompt": None,
     }
     rank = load_ranker(rerank, device) if rerank else None
+    given = None
+    if prompt:
+        row, column = prompt_row or 0, prompt_column or 0
+        given, digest = read_prompt(prompt, decoder, row, column)
+        facts["prompt"] = {"sha256": digest, "row": row, "column": column}
+    outputs.require_writable(out)
+    outputs.clear(out, FILES if captions else _SHEET, FACTS)
     if not captions:
-        _sheet(model, decoder, data, out, limit, candidates, options, rank, facts)
-        remote.push_files(out)
-        return
-    given = read_prompt(prompt, decoder, prompt_row or 0, prompt_column or 0) if prompt else None
+        _sheet(model, decoder, data, out, limit, options, rank, facts)
     for i, text in enumerate(captions):
         warn_if_cut(data.encoder, text)
         directory = out / f"caption-{i:02d}"
@@ -149,7 +170,6 @@ def _sheet(
     data: TokenData,
     out: Path,
     limit: int,
-    candidates: int,
     options: SamplingOptions,
     rank: Ranker | None,
     facts: dict[str, Any],
@@ -157,17 +177,20 @@ def _sheet(
     """A contact sheet: a caption and samples for it on every line."""
     lines = choose_lines(data, limit)
     captions = [line.caption for line in lines]
-    with Reporter(None, len(lines) * candidates) as reporter:
-        pictures = draw(
-            model,
-            dvae,
-            data.encoder,
-            captions,
-            candidates,
-            seed=facts["seed"],
-            options=options,
-            progress=lambda done: reporter.log(done, {}),
-        )
+    total = len(lines) * facts["candidates"]
+    drawn: list[Tensor] = []
+    with (
+        Reporter(None, total) as reporter,
+        tqdm(total=total * model.grid**2, unit="code", unit_scale=True, disable=None) as bar,
+    ):
+        for codes, _ in draw_codes(
+            model, data.encoder, captions, facts["candidates"],
+            seed=facts["seed"], options=options, progress=bar.update,
+        ):  # fmt: skip
+            drawn.append(pictures_of(dvae, codes))
+            bar.clear()
+            reporter.log(sum(map(len, drawn)), {})
+    pictures = torch.cat(drawn).unflatten(0, (len(lines), facts["candidates"]))
     scores: list[list[float]] = [[] for _ in lines]
     if rank is not None:
         pictures, found = reranked(pictures, captions, rank)
@@ -184,7 +207,7 @@ def _sheet(
             for line, of_line in zip(lines, scores, strict=True)
         ],
     }
-    storage.write_json(str(out / "samples.json"), facts)
+    storage.write_json(str(out / FACTS), facts)
 
 
 if __name__ == "__main__":

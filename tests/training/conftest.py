@@ -1,5 +1,7 @@
 import os
+import runpy
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -28,6 +30,23 @@ def tiny_recipe(monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of a recipe that trains in seconds."""
     monkeypatch.setitem(recipes.RECIPES, tiny_training.NAME, tiny_training.tiny)
     return tiny_training.NAME
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tiny_training.Runner:
+    """Runs a program that fails in this process."""
+
+    def start(module: str, *arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        assert isinstance(end.value.code, int)
+        return end.value.code, capsys.readouterr().err
+
+    return start
 
 
 @pytest.fixture(scope="session")

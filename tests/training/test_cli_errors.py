@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -22,21 +21,6 @@ PROGRAMS = [
     ("training.sample", "--checkpoint", "--out"),
     ("training.evaluate", "--dalle", "--output"),
 ]
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tiny_training.Runner:
-    def start(module: str, *arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
-        monkeypatch.delitem(sys.modules, module, raising=False)
-        with pytest.raises(SystemExit) as end:
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-        assert isinstance(end.value.code, int)
-        return end.value.code, capsys.readouterr().err
-
-    return start
 
 
 def assert_one_sentence(found: tuple[int, str], expected: str) -> None:

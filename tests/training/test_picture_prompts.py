@@ -40,7 +40,7 @@ def pixels() -> Pixels:
 
 
 def codes(path: Path, dvae: DVAE) -> Tensor:
-    return read_prompt(path, dvae, 2, 0).codes
+    return read_prompt(path, dvae, 2, 0)[0].codes
 
 
 def codes_of(pixels: Pixels, dvae: DVAE, path: Path) -> Tensor:

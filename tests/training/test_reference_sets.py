@@ -1,6 +1,8 @@
 """MS-COCO and CUB-200-2011 as reference sets, and what is said of broken ones."""
 
+import hashlib
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +61,30 @@ def test_a_smaller_sample_is_part_of_a_larger_one(both: tuple[Path, Path]) -> No
     large, small = coco(both[0], 50, SIZE, seed=1), coco(both[0], 20, SIZE, seed=1)
     assert small.captions == large.captions[:20]
     assert coco(both[0], 20, SIZE, seed=2).names != small.names
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_a_set_tells_which_files_it_was_read_from(both: tuple[Path, Path]) -> None:
+    annotations = "annotations/captions_val2014.json"
+    assert coco(both[0], 5, SIZE).sources == {
+        annotations: sha256((both[0] / annotations).read_bytes())
+    }
+    found = cub(both[1], None, SIZE)
+    files = [f"text_c10/{name[7:-4]}.txt" for name in dict.fromkeys(found.names)]
+    # Their order is that of images.txt.
+    order = (both[1] / "images.txt").read_text()
+    files.sort(key=lambda file: order.index(file[9:-4]))
+    listing = subprocess.run(
+        ["sha256sum", *files], cwd=both[1], capture_output=True, check=True
+    ).stdout
+    assert found.sources == {
+        "images.txt": sha256((both[1] / "images.txt").read_bytes()),
+        "train_test_split.txt": sha256((both[1] / "train_test_split.txt").read_bytes()),
+        "text_c10/ as sha256sum lists it": sha256(listing),
+    }
 
 
 def test_cub_gives_every_distinct_caption_of_the_test_split(both: tuple[Path, Path]) -> None:

@@ -1,21 +1,25 @@
+import hashlib
 import io
 import json
 import math
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+import regex
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tiny_training import Finished
+from tqdm import tqdm
 
 from training import evaluate, sample
 from training.drawing import captions as sample_captions
 from training.drawing.sampling import draw
 from training.errors import InputError
-from training.finished import ModelError
+from training.finished import ModelError, sha256
 from training.models.loading import load_dvae, load_transformer
 from training.recipes import recipe
 from training.splits import Split
@@ -29,6 +33,11 @@ def test_sample_writes_a_sheet_and_its_captions(
     for name in ("one", "two"):
         sample.sample(finished.dalle, tmp_path / name, *models, limit=8, candidates=2)
     facts = json.loads((tmp_path / "one/samples.json").read_text())
+    assert (facts["dalle_sha256"], facts["dvae_sha256"]) == (
+        sha256(finished.dalle),
+        sha256(finished.dvae),
+    )
+    assert (facts["candidates"], facts["prompt"]) == (2, None)
     assert len(facts["captions"]) == 8
     assert {line["split"] for line in facts["captions"]} == {"train", "held_out", "validation"}
     for line in facts["captions"]:
@@ -37,6 +46,22 @@ def test_sample_writes_a_sheet_and_its_captions(
         assert sheet.height > 2 * 32  # eight captions in four columns: two lines of 2x16 pixels
     same = [(tmp_path / name / "samples.png").read_bytes() for name in ("one", "two")]
     assert same[0] == same[1]
+
+
+def test_a_sheet_tells_of_every_code(
+    finished: Finished, tiny_recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+
+    class Bar(tqdm):
+        def update(self, n: float | None = 1) -> bool | None:
+            told.append(n or 0)
+            return super().update(n)
+
+    monkeypatch.setattr(sample, "tqdm", Bar)
+    sample.sample(finished.dalle, tmp_path, finished.dvae, finished.dataset, limit=3, candidates=2)
+    # One batch of six pictures, position after position.
+    assert told == [6] * 16
 
 
 def test_evaluate_measures_every_split(
@@ -108,6 +133,18 @@ def test_a_torn_description_is_named(finished: Finished, tmp_path: Path, name: s
         sample.sample(output, tmp_path, finished.dvae, caption=["a cat"])
 
 
+@pytest.mark.parametrize("name", ["config.json", "summary.json", "model.safetensors"])
+def test_a_missing_file_is_named(finished: Finished, tmp_path: Path, name: str) -> None:
+    output = Path(shutil.copytree(finished.dalle, tmp_path / "dalle"))
+    missing = output / "final" / name
+    missing.unlink()
+    with pytest.raises(ModelError, match=f"^{re.escape(str(missing))} is missing; copy it again"):
+        sample.sample(output, tmp_path, finished.dvae, caption=["a cat"])
+    if name.startswith("model"):
+        with pytest.raises(ModelError, match="is missing; copy it again whole"):
+            sha256(output)
+
+
 def test_the_checkpoint_alone_says_where_the_rest_is(
     finished: Finished, tiny_recipe: str, tmp_path: Path
 ) -> None:
@@ -153,11 +190,25 @@ def test_captions_are_cleaned(caption: str, cleaned: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "caption", ["", "  ", "\x00\n", "\u200b", "\u202e \u202c", "\ufeff\n\u200d\ufe0f"]
+    "caption",
+    [
+        *("", "  ", "\x00\n", "\u200b", "\u202e \u202c", "\ufeff\n\u200d\ufe0f"),
+        *("\u3164", "\u115f\u1160 \uffa0", "\u2800\u2800", "\U0001d159"),
+    ],
 )
 def test_a_caption_without_text_is_refused(caption: str) -> None:
     with pytest.raises(InputError, match="has no text; say what the picture shows"):
         sample_captions.clean_caption(caption)
+
+
+def test_no_character_that_unicode_says_to_ignore_is_text() -> None:
+    every = "".join(map(chr, range(sys.maxunicode + 1)))
+    ignored = regex.findall(r"\p{Default_Ignorable_Code_Point}", every)
+    assert len(ignored) > 4_000
+    for character in ignored:
+        with pytest.raises(InputError, match="has no text"):
+            sample_captions.clean_caption(character)
+    assert sample_captions.clean_caption("\u3164한글\u3164") == "\u3164한글\u3164"
 
 
 def test_the_best_of_many_for_ones_own_captions(
@@ -175,6 +226,8 @@ def test_the_best_of_many_for_ones_own_captions(
         facts = json.loads((tmp_path / name / "samples.json").read_text())
         assert facts["scores"] == sorted(facts["scores"], reverse=True)
         assert len(facts["scores"]) == 2
+        digest = hashlib.sha256(prompt.read_bytes()).hexdigest()
+        assert facts["prompt"] == {"sha256": digest, "row": 2, "column": 0}
         with Image.open(tmp_path / name / "best-01.png") as picture:
             assert picture.size == (16, 16)
     with pytest.raises(InputError, match="the best 3 of 2 candidates cannot be chosen"):

@@ -1,5 +1,6 @@
 """Pictures for captions of one's own: the best of many candidates, as files."""
 
+import re
 import sys
 import unicodedata
 from pathlib import Path
@@ -23,6 +24,14 @@ _LABEL_WIDTH = 200
 _SHOWN = 8
 # Categories of Unicode: format characters, marks on a letter before them, spaces.
 _SHAPELESS = ("Cf", "Mn", "Zs")
+# What else shows nothing: fillers of Hangul and code points without a character yet, which Unicode
+# says to ignore (Default_Ignorable_Code_Point), the empty Braille pattern and the null note head.
+_BLANK = re.compile(
+    "[\u115f\u1160\u2065\u2800\u3164\uffa0\ufff0-\ufff8\U0001d159\U000e0000-\U000e0fff]"
+)
+FACTS = "samples.json"
+# What `write_pictures` and `best_pictures` leave in the folders of the captions.
+FILES = re.compile(rf"caption-\d{{2,}}/({re.escape(FACTS)}|\.?(best-\d{{2,}}|sheet|partial)\.png)")
 
 
 def clean_caption(caption: str) -> str:
@@ -35,7 +44,7 @@ def clean_caption(caption: str) -> str:
     """
     visible = "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in caption)
     words = " ".join(visible.split())
-    if all(unicodedata.category(c) in _SHAPELESS for c in words):
+    if all(unicodedata.category(c) in _SHAPELESS or _BLANK.match(c) for c in words):
         raise InputError(f"the caption {caption!r} has no text; say what the picture shows")
     return words
 
@@ -72,7 +81,7 @@ def best_pictures(
         encoder: of the dataset it was trained on.
         caption: what to draw.
         candidates: pictures to draw.
-        best: how many of them to keep.
+        best: how many of them to keep, at most all.
         seed: of everything random.
         options: how a code is chosen.
         prompt: what is given of the picture.
@@ -83,8 +92,6 @@ def best_pictures(
     Raises:
         InputError: if there is nothing to draw.
     """
-    if not 1 <= best <= candidates:
-        raise InputError(f"the best {best} of {candidates} candidates cannot be chosen")
     pictures, scores = [], []
 
     def look(codes: Tensor) -> None:
@@ -118,7 +125,7 @@ def write_partial(path: Path, caption: str, dvae: DVAE, codes: Tensor) -> None:
 def write_pictures(
     directory: Path, caption: str, pictures: Tensor, scores: Tensor, facts: dict[str, object]
 ) -> None:
-    """Write best-00.png ..., a sheet and samples.json (last) into `directory`."""
+    """Write best-00.png ..., a sheet and samples.json (last) where no older ones lie."""
     directory.mkdir(parents=True, exist_ok=True)
     images = to_images(pictures)
     for i, image in enumerate(images):
@@ -127,4 +134,4 @@ def write_pictures(
         temporary.replace(directory / f"best-{i:02d}.png")
     contact_sheet([(caption, images)], directory / "sheet.png", label_width=_LABEL_WIDTH)
     facts = {"caption": caption, "scores": [round(float(s), 4) for s in scores], **facts}
-    storage.write_json(str(directory / "samples.json"), facts)
+    storage.write_json(str(directory / FACTS), facts)

@@ -1,5 +1,6 @@
 """A given picture as a prompt."""
 
+import hashlib
 from pathlib import Path
 
 from pipelines.curate.config import CurateConfig
@@ -10,8 +11,8 @@ from training.errors import InputError
 from training.models.dvae import DVAE
 
 
-def read_prompt(path: Path, dvae: DVAE, row: int, column: int) -> Prompt:
-    """A picture to complete from codes (row, column) on.
+def read_prompt(path: Path, dvae: DVAE, row: int, column: int) -> tuple[Prompt, str]:
+    """A picture to complete from codes (row, column) on, and SHA-256 of its file.
 
     It is decoded as those of the dataset were: upright 8-bit sRGB on white, within the limits for
     files of unknown origin. Then its short side is scaled to the model's, and the centre taken.
@@ -22,8 +23,9 @@ def read_prompt(path: Path, dvae: DVAE, row: int, column: int) -> Prompt:
     kept = keep_outside(dvae.config.grid, row, column)
     limits = CurateConfig()
     try:
+        data = path.read_bytes()
         picture = decode(
-            path.read_bytes(),
+            data,
             formats=limits.formats,
             max_pixels=limits.max_pixels,
             max_frames=limits.max_frames,
@@ -35,4 +37,5 @@ def read_prompt(path: Path, dvae: DVAE, row: int, column: int) -> Prompt:
         ) from error
     pixels = to_tensor(centre_crop(picture, dvae.config.image_size).copy()[None])
     device = next(dvae.parameters()).device
-    return Prompt(dvae.tokens(pixels.to(device))[0].long(), kept)
+    codes = dvae.tokens(pixels.to(device))[0].long()
+    return Prompt(codes, kept), hashlib.sha256(data).hexdigest()

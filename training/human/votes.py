@@ -1,5 +1,6 @@
 """What people said of two models: majorities with their confidence, and who disagrees."""
 
+import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -22,6 +23,11 @@ class Votes:
     page: str
     worker: str
     choices: dict[str, dict[str, str]]
+
+    @property
+    def person(self) -> str:
+        """The worker, however the name was typed."""
+        return self.worker.strip().casefold()
 
 
 @dataclass(frozen=True)
@@ -59,11 +65,16 @@ def read_votes(path: Path) -> Votes:
     """
     try:
         value = json.loads(path.read_text())
+        page, worker = value["page"], value["worker"]
         choices = {vote["id"]: {q: vote[q] for q in QUESTIONS} for vote in value["votes"]}
+        if len(choices) < len(value["votes"]):
+            raise ValueError("it votes twice on a pair")
+        if not isinstance(worker, str) or not worker.strip():
+            raise ValueError("it does not say who voted")
         if not all(c in _CHOICES for vote in choices.values() for c in vote.values()):
             raise ValueError("a choice is neither first nor second")
-        return Votes(str(value["page"]), str(value["worker"]), choices)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Votes(str(page), worker.strip(), choices)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} is not a file of votes ({error!r}); expected what the page saves"
         ) from error
@@ -75,7 +86,7 @@ def _agreed(votes: Sequence[Votes]) -> None:
     pages = {vote.page for vote in votes}
     if len(pages) > 1:
         raise InputError(f"the votes are of {len(pages)} different pages; count one page at a time")
-    doubled = [name for name, n in Counter(vote.worker for vote in votes).items() if n > 1]
+    doubled = [name for name, n in Counter(vote.person for vote in votes).items() if n > 1]
     if doubled:
         raise InputError(f"{doubled[0]!r} voted in two files; leave one out")
 
@@ -84,7 +95,8 @@ def preferences(votes: Sequence[Votes], needed: int = 5) -> list[Preference]:
     """The majority of `needed` votes for each pair, as the paper asked (Figure 7, Appendix F).
 
     Args:
-        votes: of one page, one entry a person; of more votes than needed the first ones count.
+        votes: of one page, one entry a person, in any order; of more votes for a pair than needed
+            those count whose hash of pair and person is the least.
         needed: votes that a pair must have; odd, so that there is a majority.
 
     Raises:
@@ -95,11 +107,16 @@ def preferences(votes: Sequence[Votes], needed: int = 5) -> list[Preference]:
     _agreed(votes)
     found = []
     for question in QUESTIONS:
-        by_pair: dict[str, list[str]] = defaultdict(list)
+        by_pair: dict[str, list[tuple[bytes, bool]]] = defaultdict(list)
         for vote in votes:
             for pair, choice in vote.choices.items():
-                by_pair[pair].append(choice[question])
-        counts = [said[:needed].count("first") for said in by_pair.values() if len(said) >= needed]
+                place = hashlib.sha256(json.dumps([pair, vote.person]).encode()).digest()
+                by_pair[pair].append((place, choice[question] == "first"))
+        counts = [
+            sum(first for _, first in sorted(said)[:needed])
+            for said in by_pair.values()
+            if len(said) >= needed
+        ]
         if not counts:
             most = max((len(said) for said in by_pair.values()), default=0)
             raise InputError(f"no pair has {needed} votes, the most is {most}; gather more")

@@ -6,6 +6,7 @@ The layout is MS-COCO's own, of 2014 as in the paper:
     val2014/COCO_val2014_000000000042.jpg ...      (or images/val2014/...)
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ def coco(directory: Path, count: int, size: int, seed: int = 0) -> ReferenceSet:
         InputError: if files are missing or broken, or the split has fewer pictures.
     """
     file = directory / _ANNOTATIONS
-    names, captions = _read(file)
+    names, captions, digest = _read(file)
     nested = (directory / "images" / SPLIT).is_dir()
     folder = f"images/{SPLIT}" if nested else SPLIT
     pictures = {image: f"{folder}/{name}" for image, name in names.items()}
@@ -55,6 +56,7 @@ def coco(directory: Path, count: int, size: int, seed: int = 0) -> ReferenceSet:
         list(picked),
         chosen_names,
         lambda: read_pictures(paths, size),
+        sources={_ANNOTATIONS: digest},
     )
 
 
@@ -71,12 +73,16 @@ def _one_each(captions: Mapping[int, Sequence[str]], count: int, seed: int) -> d
     return picked
 
 
-def _read(file: Path) -> tuple[dict[int, str], dict[int, list[str]]]:
-    """File name and captions of each picture (https://cocodataset.org/#format-data)."""
+def _read(file: Path) -> tuple[dict[int, str], dict[int, list[str]], str]:
+    """File name and captions of each picture, and SHA-256 of the file.
+
+    Source: https://cocodataset.org/#format-data
+    """
     if not file.is_file():
         raise InputError(f"{file} is missing; unpack annotations_trainval2014.zip of MS-COCO there")
     try:
-        content: Any = json.loads(file.read_bytes())
+        data = file.read_bytes()
+        content: Any = json.loads(data)
         names = {image["id"]: str(image["file_name"]) for image in content["images"]}
         captions: dict[int, list[str]] = {}
         for row in content["annotations"]:
@@ -95,4 +101,4 @@ def _read(file: Path) -> tuple[dict[int, str], dict[int, list[str]]]:
             f"{file} has captions of {len(strange):,} pictures that it does not list, the first "
             f"has the id {min(strange, key=str)}; unpack it again"
         )
-    return names, captions
+    return names, captions, hashlib.sha256(data).hexdigest()

@@ -9,12 +9,14 @@ for each picture, in a folder beside it:
     text_c10/001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.txt      (or text/...)
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from training.errors import InputError
 from training.metrics.reference_set import ReferenceSet, chosen, read_pictures, require_pictures
 
+_LISTS = ("images.txt", "train_test_split.txt")
 _CAPTIONS = ("text_c10", "text")
 
 
@@ -42,8 +44,9 @@ def cub(directory: Path, count: int | None, size: int, seed: int = 0) -> Referen
             "(cvpr2016_cub.tar.gz) there"
         )
     owners: dict[str, str] = {}
-    for name in names:
-        for caption in _captions(folder / Path(name).with_suffix(".txt")):
+    files = [folder / Path(name).with_suffix(".txt") for name in names]
+    for name, file in zip(names, files, strict=True):
+        for caption in _captions(file):
             owners.setdefault(caption, name)
     if count is not None and count > len(owners):
         raise InputError(
@@ -54,13 +57,32 @@ def cub(directory: Path, count: int | None, size: int, seed: int = 0) -> Referen
     own = [f"images/{owners[caption]}" for caption in captions]
     paths = [directory / name for name in dict.fromkeys(own)]
     title = "CUB-200-2011, test split"
-    return ReferenceSet("cub", title, captions, own, lambda: read_pictures(paths, size))
+    return ReferenceSet(
+        "cub",
+        title,
+        captions,
+        own,
+        lambda: read_pictures(paths, size),
+        sources={
+            **{name: _sha256((directory / name).read_bytes()) for name in _LISTS},
+            f"{folder.name}/ as sha256sum lists it": _sha256(_listing(directory, files).encode()),
+        },
+    )
+
+
+def _listing(directory: Path, files: Sequence[Path]) -> str:
+    lines = (f"{_sha256(file.read_bytes())}  {file.relative_to(directory)}\n" for file in files)
+    return "".join(lines)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _test_split(directory: Path) -> list[str]:
     """Names of the test pictures below `images/`, in the order of their numbers."""
-    names = dict(_numbered(directory / "images.txt"))
-    split = dict(_numbered(directory / "train_test_split.txt"))
+    names = dict(_numbered(directory / _LISTS[0]))
+    split = dict(_numbered(directory / _LISTS[1]))
     unknown = [number for number in names if split.get(number) not in ("0", "1")]
     if unknown:
         raise InputError(

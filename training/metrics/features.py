@@ -30,10 +30,12 @@ class Network:
 
     Attributes:
         name: as it stands beside every figure.
+        weights: SHA-256 of the file that they were read from.
         run: uint8 [N, 3, H, W] to features [N, D] and class logits [N, C], both float32.
     """
 
     name: str
+    weights: str
     run: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -77,12 +79,11 @@ def load_network(inception: Path | None = None, device: str = "cpu") -> Network:
             f"{inception} does not hold the standard Inception weights ({error}); expected the "
             "file weights-inception-2015-12-05-6726825d.pth"
         ) from error
-    with open(inception, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = _sha256(inception)
     network.to(device).eval()
     # Any file of these shapes loads; its hash tells whose features they are.
     name = f"{INCEPTION}-{digest[:12]}"
-    return Network(name, lambda images: network(images.to(device)))
+    return Network(name, digest, lambda images: network(images.to(device)))
 
 
 def _efficientnet(device: str) -> Network:
@@ -100,7 +101,12 @@ def _efficientnet(device: str) -> Network:
         features = network.extract_features(x).mean((2, 3))
         return features, network._fc(features)
 
-    return Network(DEFAULT, run)
+    return Network(DEFAULT, _sha256(weights), run)
+
+
+def _sha256(path: str | Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @torch.inference_mode()

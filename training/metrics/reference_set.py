@@ -2,9 +2,9 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -34,6 +34,7 @@ class ReferenceSet:
         open: opens the pictures, each once, in the order in which their names begin to appear; as
             uint8 [n, 3, S, S].
         real: whether they are pictures; else they are reconstructions by the dVAE.
+        sources: SHA-256 of the files that say which captions and pictures there are, by name.
     """
 
     key: str
@@ -42,6 +43,7 @@ class ReferenceSet:
     names: Sequence[str]
     open: Callable[[], Iterator[Tensor]]
     real: bool = True
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:

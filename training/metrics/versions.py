@@ -15,7 +15,8 @@ _SAID = {
     "warm_start": "began with the weights",
     "imported": "imported from",
 }
-_PACKAGES = ("torch", "torchmetrics")
+# Ours, the networks', the figures', and what scales and blurs.
+_PACKAGES = ("dalle-graph", "torch", "torchmetrics", "pillow")
 
 
 def versions(

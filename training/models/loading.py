@@ -98,7 +98,7 @@ def _said(output: Path, name: str) -> str:
 
 def _load(model: nn.Module, output: Path) -> None:
     """Give a model without weights those of the file, which are then in memory once."""
-    path = finished.require(output) / "model.safetensors"
+    path = finished.require_file(output, "model.safetensors")
     try:
         model.load_state_dict(load_file(path), assign=True)
     except (SafetensorError, RuntimeError) as error:
