@@ -194,8 +194,7 @@ class DALLETrainer:
         if self.scales is None:
             return False
         groups = [[local(p.grad) for p in block if p.grad is not None] for block in self._by_block]
-        finite = [torch.stack(torch._foreach_norm(group)).isfinite().all() for group in groups]
-        flags = (self.scales.filtered | ~torch.stack(finite)).int().tolist()
+        flags = self.scales.overflowed(groups).int().tolist()
         overflowed = [bool(flag) for flag in greatest(*flags)]
         if self.compression is None:
             self.scales.divide_(groups)
