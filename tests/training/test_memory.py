@@ -95,10 +95,12 @@ def test_a_machines_own_memory_holds_models_averages_and_what_a_checkpoint_passe
     with pytest.raises(InputError) as raised:
         require(need, 0, Execution(), host_free=2**30)
     assert str(raised.value) == (
-        "the 8 processes of this machine need about 3 GiB of its own memory (each builds the "
-        "whole model there, and keeps averaged weights), and 1 GiB are free; take fewer processes "
-        "a machine, --shard=machine, or a smaller recipe"
+        "the 8 processes of this machine need about 3 GiB of its own memory (each keeps a copy "
+        "of weights and averaged weights), and 1 GiB are free; take fewer processes a machine, "
+        "--shard=machine, or a smaller recipe"
     )
+    with pytest.raises(InputError, match="each builds the whole model there, and keeps averaged"):
+        require(need, 0, Execution(sharding=Sharding.ALL), host_free=2**30)
     runtime = Runtime(0, 1, CPU)
     tokens = {"text_vocabulary": 9, "text_length": 2, "image_vocabulary": 9, "grid": 2}
     need = estimate(
