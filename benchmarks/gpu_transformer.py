@@ -114,8 +114,7 @@ def _pattern(kind: str, device: torch.device, size: Size) -> str:
     )
     return (
         f"attention, {kind:12} {1e3 * spent:9.2f} ms a step, {most - held:6.2f} GiB; "
-        f"error beside dense "
-        f"{errors[0]:.1e} in fp32, {errors[1]:.1e} in bf16"
+        f"error beside dense {errors[0]:.1e} in fp32, {errors[1]:.1e} in bf16"
     )
 
 
