@@ -4,9 +4,11 @@ The step is that of `make bench`: the table's configuration in fp32 on one threa
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
 
 _ROUNDS = 5
@@ -20,13 +22,23 @@ def busiest(step: Callable[[], object], device: torch.device, shown: int = 10) -
     with profile(activities=activities) as profiled:
         for _ in range(_ROUNDS):
             step()
-    spent = {
-        event.key: (event.self_device_time_total if cuda else event.self_cpu_time_total) / _ROUNDS
-        for event in profiled.key_averages()
-    }
+    events = profiled.key_averages()
+    spent = kernels(events) if cuda else {str(e.key): e.self_cpu_time_total for e in events}
     total = sum(spent.values())
     for name in sorted(spent, key=spent.__getitem__, reverse=True)[:shown]:
-        yield f"  {spent[name] / total:6.1%} {spent[name] / 1e3:9.2f} ms  {name[:80]}"
+        yield f"  {spent[name] / total:6.1%} {spent[name] / _ROUNDS / 1e3:9.2f} ms  {name[:80]}"
+
+
+def kernels(events: Iterable[FunctionEventAvg]) -> dict[str, float]:
+    """Microseconds of each kernel by name.
+
+    The operations that started them and the annotations around them have the same time again.
+    """
+    return {
+        str(event.key): event.self_device_time_total
+        for event in events
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation
+    }
 
 
 def main() -> None:

@@ -17,12 +17,12 @@ from pipelines.publish.use import Use, uses
 from training import loop
 from training.checkpoints import checkpoint
 from training.config import TransformerConfig
+from training.dalle import trainer as dalle_trainer
 from training.dalle.execution import Execution, Sharding
 from training.dalle.gradient_scales import BACK_OFF, GROWTH
 from training.dalle.precision import Precision
 from training.dalle.trainer import DALLETrainer
 from training.errors import InputError
-from training.models.transformer import Transformer
 from training.runtime import Runtime
 from training.token_data import TokenData
 
@@ -122,14 +122,27 @@ def test_a_thousand_skipped_updates_in_a_row_are_one_error(finished: Finished) -
         trainer.update(4)
 
 
-def test_a_lone_process_that_is_told_to_shard_computes_on_its_device(
-    finished: Finished, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("world", "sharding", "place"),
+    [(2, Sharding.NONE, "meta"), (1, Sharding.MACHINE, "meta"), (2, Sharding.ALL, "cpu")],
+)
+def test_a_model_is_made_on_its_device_unless_it_is_sharded(
+    finished: Finished,
+    world: int,
+    sharding: Sharding,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    moved: list[torch.device] = []
-    monkeypatch.setattr(Transformer, "to", lambda _, device: moved.append(device))
-    data, runtime = TokenData(finished.dataset, tiny_training.tiny()), Runtime(0, 1, CPU)
-    DALLETrainer(data, runtime, "run", Execution(sharding=Sharding.MACHINE))
-    assert moved == [CPU]
+    """A lone process that is told to shard has all of it."""
+
+    def made(*_: object, **__: object) -> None:
+        raise InterruptedError(torch.get_default_device().type)
+
+    monkeypatch.setattr(dalle_trainer, "Transformer", made)
+    data = TokenData(finished.dataset, tiny_training.tiny())
+    runtime = Runtime(0, world, torch.device("meta"))
+    with pytest.raises(InterruptedError, match=place):
+        DALLETrainer(data, runtime, "run", Execution(sharding=sharding))
 
 
 def test_averages_are_a_model_for_the_first_process(finished: Finished) -> None:

@@ -93,10 +93,12 @@ def test_a_machines_own_memory_holds_models_averages_and_what_a_checkpoint_passe
     need = Need(0, 0, 0, 0, 0, 0, host=3 * 2**30)
     assert lacking(need, 0, Execution(), host_free=3 * 2**30) is None
     assert str(lacking(need, 0, Execution(), host_free=2**30)) == (
-        "the 8 processes of this machine need about 3 GiB of its own memory (each builds the "
-        "whole model there, and keeps averaged weights), and 1 GiB are free; take fewer processes "
-        "a machine, --shard=machine, or a smaller recipe"
+        "the 8 processes of this machine need about 3 GiB of its own memory (each keeps averaged "
+        "weights and a copy of them there), and 1 GiB are free; take fewer processes a machine, "
+        "--shard=machine, or a smaller recipe"
     )
+    said = str(lacking(need, 0, Execution(sharding=Sharding.ALL), host_free=2**30))
+    assert "a copy of them there, and at first the whole model), and 1 GiB are free" in said
     runtime = Runtime(0, 1, CPU)
     tokens = {"text_vocabulary": 9, "text_length": 2, "image_vocabulary": 9, "grid": 2}
     need = estimate(

@@ -50,6 +50,32 @@ def test_the_variance_is_clipped_before_it_is_used(size: float, binds: bool) -> 
     assert (float(variance.max()) > 4.9) is binds
 
 
+@pytest.mark.parametrize(("greatest", "times"), [(3.2, 0), (12.0, 1)])
+def test_it_is_lowered_only_where_an_element_may_exceed_the_clip(
+    greatest: float, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last gradient's norm, 12.4 or more, says that one may."""
+    calls: list[ClippedAdamW] = []
+    lower = ClippedAdamW._lower_variance
+
+    def counted(optimizer: ClippedAdamW) -> None:
+        calls.append(optimizer)
+        lower(optimizer)
+
+    monkeypatch.setattr(ClippedAdamW, "_lower_variance", counted)
+    last = torch.full((3, 5), 3.2)
+    last[0, 0] = greatest
+    gradients = [torch.full((3, 5), 0.1), last]
+    layer, _ = run(gradients)
+    assert len(calls) == times
+    monkeypatch.setattr(ClippedAdamW, "_greatest", lambda _: float("inf"))
+    always, _ = run(gradients)
+    assert len(calls) == times + 1
+    assert torch.equal(layer.weight, always.weight)
+    start = run([])[0].weight.detach()
+    assert torch.allclose(layer.weight, reference(start, gradients, 1e-2, 5.0), atol=2e-6)
+
+
 def test_without_a_clip_it_is_torchs_adamw() -> None:
     gradients = [torch.randn(3, 5) for _ in range(5)]
     layer, _ = run(gradients)

@@ -167,6 +167,25 @@ def test_bf16_keeps_the_identity_path_and_the_parameters_in_fp32() -> None:
     assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
 
 
+@pytest.mark.parametrize(
+    ("precision", "device", "products"),
+    [
+        (Precision.BF16, "cuda", "high"),
+        (Precision.BF16, "cpu", "highest"),
+        (Precision.FP32, "cuda", "highest"),
+        (Precision.FP16_PER_BLOCK, "cpu", "highest"),
+    ],
+)
+def test_tf32_is_allowed_in_bf16_on_cuda_alone(
+    precision: Precision, device: str, products: str
+) -> None:
+    try:
+        run_blocks_in(precision, Residual().blocks, 1, torch.device(device))
+        assert torch.get_float32_matmul_precision() == products
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_the_default_is_fp32_on_a_cpu() -> None:
     assert Precision.AUTO.on(CPU) is Precision.FP32
     assert Precision("bf16").on(CPU) is Precision.BF16

@@ -19,7 +19,7 @@ from training.drawing.sampling import (
 from training.errors import InputError
 from training.models import decoding
 from training.models.attention import Pattern
-from training.models.decoding import for_few_rows
+from training.models.decoding import Decoder, for_few_rows
 from training.models.transformer import Transformer
 
 TEXT, GRID, WORDS, CODES = 5, 4, 20, 12
@@ -92,6 +92,27 @@ def test_a_step_compiles_to_one_static_graph(
             drawings[1]()
     assert torch.equal(drawings[0].codes, drawings[1].codes)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
+def test_what_cuda_computes_is_what_a_cpu_does(
+    model: Transformer, text: Tensor, dtype: torch.dtype, apart: float
+) -> None:
+    """Layers of all kinds, one after the other."""
+    model = copy.deepcopy(model).to(dtype)
+    assert {c.pattern.kind for c in Decoder(model, 1, 1).caches} == {"row", "column", "convolution"}
+    codes = torch.arange(6 * GRID**2).view(6, -1) * 7 % CODES
+    with torch.inference_mode():
+        as_here, as_cuda = (Decoder(model, 2, 3) for _ in range(2))
+        assert not as_here.fused
+        as_cuda.fused = True
+        torch.testing.assert_close(as_cuda.begin(text), as_here.begin(text))
+        for position in range(GRID**2 - 1):
+            found, expected = (
+                d(codes[:, position], torch.tensor([position])) for d in (as_cuda, as_here)
+            )
+            assert found.isfinite().all()
+            assert float((found - expected).abs().max() / expected.abs().max()) < apart
 
 
 def test_memory_is_allocated_once(model: Transformer, text: Tensor) -> None:

@@ -38,6 +38,14 @@ class GradientScales:
         self.tensor = torch.tensor(self.values, device=device)
         self.filtered = torch.zeros(blocks, dtype=torch.bool, device=device)
 
+    def overflowed(self, gradients: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Which blocks met Inf or NaN, in the filter or in their parameters' gradients.
+
+        Bool [blocks].
+        """
+        finite = [torch.stack(torch._foreach_norm(list(g))).isfinite().all() for g in gradients]
+        return self.filtered | ~torch.stack(finite)
+
     def update(self, overflowed: Sequence[bool]) -> None:
         """Take in which blocks met a non-finite gradient in any process."""
         for i, bad in enumerate(overflowed):

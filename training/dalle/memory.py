@@ -116,7 +116,7 @@ def _host(whole: int, held: int) -> int:
     # Of a checkpoint, moments are the most that is written at once: by all, or if nothing is
     # sharded by one. Of sharded averages one process gathers a whole model.
     passing = 2 * held if held == whole else max(2 * held * local, whole)
-    # Every process builds the whole model before it gives its device what that holds.
+    # To shard a model every process builds all of it before it gives its device what that holds.
     return max(whole * local, averages + passing)
 
 
@@ -143,11 +143,12 @@ def lacking(
     host_free = host_memory.available() if host_free is None else host_free
     sharded = execution.sharding is not Sharding.NONE
     if need.host > host_free:
+        first = ", and at first the whole model" if sharded else ""
         return InputError(
             f"the {local_processes()} processes of this machine need about "
-            f"{need.host / _GIB:.3g} GiB of its own memory (each builds the whole model there, "
-            f"and keeps averaged weights), and {host_free / _GIB:.3g} GiB are free; take fewer "
-            f"processes a machine{'' if sharded else ', --shard=machine'}, or a smaller recipe"
+            f"{need.host / _GIB:.3g} GiB of its own memory (each keeps averaged weights and a copy "
+            f"of them there{first}), and {host_free / _GIB:.3g} GiB are free; take fewer processes "
+            f"a machine{'' if sharded else ', --shard=machine'}, or a smaller recipe"
         )
     if need.total <= free:
         return None

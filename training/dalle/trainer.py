@@ -69,12 +69,12 @@ class DALLETrainer:
         need = estimate(config, self.shape, self.rows, self.precision, execution, runtime)
         end_all(lacking(need, free_memory(runtime) if free is None else free, execution))
         torch.manual_seed(self.training.seed)
-        self.model = Transformer(self.recipe.transformer, **self.shape)
+        self._shards = execution.shards(runtime)
+        # Of a sharded model each process takes only its shards to its device.
+        with runtime.device if self._shards == 1 else torch.device("cpu"):
+            self.model = Transformer(self.recipe.transformer, **self.shape)
         if start is not None:
             start.into(self.model)
-        self._shards = execution.shards(runtime)
-        if self._shards == 1:  # else each process takes only its shards to its device
-            self.model.to(runtime.device)
         if execution.compiled:
             compile_blocks(self.model.blocks)
         if execution.recompute:
@@ -194,8 +194,7 @@ class DALLETrainer:
         if self.scales is None:
             return False
         groups = [[local(p.grad) for p in block if p.grad is not None] for block in self._by_block]
-        finite = [torch.stack(torch._foreach_norm(group)).isfinite().all() for group in groups]
-        flags = (self.scales.filtered | ~torch.stack(finite)).int().tolist()
+        flags = self.scales.overflowed(groups).int().tolist()
         overflowed = [bool(flag) for flag in greatest(*flags)]
         if self.compression is None:
             self.scales.divide_(groups)

@@ -152,7 +152,7 @@ def _compiled(_pattern: Pattern) -> Any:
 
 
 class _Reordered(torch.autograd.Function):
-    """Positions taken by a permutation; its backward takes them by the inverse, adding nothing."""
+    """Positions taken by an order that undoes itself, so that going backward nothing is added."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class _Reordered(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (order,) = ctx.saved_tensors
-        return gradient.index_select(1, torch.argsort(order)), None
+        return gradient.index_select(1, order), None
 
 
 @functools.cache

@@ -6,7 +6,7 @@ for 11x11), a column layer everything, column by column, and reads its column on
 static shapes and takes its position as a tensor, so that it compiles and can be captured.
 
 Shapes: A captions, K candidates of each, B = A * K streams in this order, H heads, E head width,
-T text positions with the start token, G side of the grid, R slots that a step reads.
+N = A * H, T text positions with the start token, G side of the grid, R slots that a step reads.
 """
 
 import functools
@@ -116,6 +116,23 @@ class _Cache(nn.Module):
         return image.unflatten(4, (g, g)).index_select(4, column).squeeze(4)
 
 
+def _image_scores(q: Tensor, keys: Tensor, visible: Tensor, fused: bool) -> Tensor:
+    """Scores [N, K, R] of queries [N, K, E] and the keys [N, K, R, E] of each; visible [1, R]."""
+    scale = q.shape[-1] ** -0.5
+    if fused:
+        return (q.float()[:, :, None] * keys.float()).sum(-1) * scale + visible
+    rows, keys = q.flatten(0, 1)[:, None], keys.flatten(0, 1)
+    return torch.baddbmm(visible, rows, keys.mT, alpha=scale).view(*q.shape[:2], -1)
+
+
+def _add_image(seen: Tensor, weights: Tensor, values: Tensor, fused: bool) -> Tensor:
+    """What was seen of the text [N, K, E], and of the values [N, K, R, E] by weights [N, K, R]."""
+    if fused:
+        return (seen.float() + (weights[..., None] * values.float()).sum(-2)).to(seen.dtype)
+    rows, by = seen.flatten(0, 1)[:, None], weights.flatten(0, 1)[:, None]
+    return torch.baddbmm(rows, by, values.flatten(0, 1)).view_as(seen)
+
+
 class Decoder(nn.Module):
     """Streams of one model that grow together, a code a step; memory is allocated here.
 
@@ -130,6 +147,9 @@ class Decoder(nn.Module):
     def __init__(self, model: Transformer, captions: int, candidates: int):
         super().__init__()
         self.model, self.captions, self.candidates = model, captions, candidates
+        # Each stream's products with its own image have one row. On CUDA they would be slow, and
+        # read copies of the caches; as sums a compiled step reads the caches themselves.
+        self.fused = model.image_head.weight.is_cuda
         logits = model.image_head.weight.new_zeros(
             captions, model.image_vocabulary, dtype=torch.float32
         )
@@ -181,16 +201,13 @@ class Decoder(nn.Module):
         # The candidates of a caption are the queries of one product with its text.
         q = heads[0].flatten(0, 1)
         text_keys, text_values = cache.text.flatten(1, 2)
-        keys, values = cache.keep(heads[1:], at).flatten(1, 3)
+        keys, values = cache.keep(heads[1:], at).flatten(1, 2)
         text = torch.bmm(q, text_keys.mT)
-        image = torch.baddbmm(
-            cache.visible.index_select(0, at), q.reshape(-1, 1, e), keys.mT, alpha=e**-0.5
-        ).view(*text.shape[:2], -1)
+        image = _image_scores(q, keys, cache.visible.index_select(0, at), self.fused)
         scores = torch.cat((text, image), dim=-1)
         weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
         text, image = weights.split((text.shape[-1], image.shape[-1]), dim=-1)
-        seen = torch.bmm(text, text_values).view(-1, 1, e)
-        seen = torch.baddbmm(seen, image.flatten(0, 1)[:, None], values)
+        seen = _add_image(torch.bmm(text, text_values), image, values, self.fused)
         return seen.view(self.captions, h, self.candidates, e).transpose(1, 2).reshape(x.shape)
 
     def _logits(self, x: Tensor) -> Tensor:
