@@ -1,7 +1,7 @@
 """dedupe: no near-duplicates of the reference images, no repeats inside the crawl."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -24,6 +24,7 @@ from pipelines.layout import Layout, join
 
 if TYPE_CHECKING:
     from pipelines.dedupe.references import ReferenceSource
+    from pipelines.dedupe.verify import Searches
 
 GROUP = "dedupe"
 _PAIRS_LOOKED_AT = 5000
@@ -189,17 +190,37 @@ def _reference_copies(settings: Settings, batch: str) -> list[tuple[str, str, in
     return [(copy.uid, copy.match.reference, copy.match.distance) for copy in found]
 
 
-def _not_searched(settings: Settings, batch: str) -> list[tuple[str]]:
-    from pipelines.dedupe.verify import batches_not_searched
+def searches(layout: Layout) -> "Searches":
+    """With which batches those of a data root were searched."""
+    from pipelines.crawl.batches import batches_in_order
+    from pipelines.dedupe.verify import Searches
 
-    return [
-        (
-            f"{name} was registered earlier and is finished now, but not among what {batch} was "
-            f"searched with, so that both may keep a picture: launch deduped_pairs of {batch} "
-            "again, and what follows it",
-        )
-        for name in batches_not_searched(batch, settings.layout, _before(settings, batch))
-    ]
+    return Searches(layout, [batch.name for batch in batches_in_order(layout)])
+
+
+def order_check(opened: Callable[[Layout], "Searches"] = searches) -> BatchCheck:
+    """The check that no earlier batch was left out of the search for repeats.
+
+    Args:
+        opened: gives the searches of a data root; the same ones for many batches read every marker
+            once.
+    """
+
+    def find(settings: Settings, batch: str) -> list[tuple[str]]:
+        return [
+            (
+                f"{name} was registered earlier and is finished now, but not among what {batch} "
+                f"was searched with, so that both may keep a picture: launch deduped_pairs of "
+                f"{batch} again, and what follows it",
+            )
+            for name in opened(settings.layout).missing(batch)
+        ]
+
+    text = (
+        "every batch that was registered earlier and is finished by now was searched for repeats "
+        "of its pictures as it is, so that the order of the runs does not matter"
+    )
+    return BatchCheck("deduped_pairs", "earlier_batches_searched", text, find)
 
 
 BATCH_CHECKS = [
@@ -214,13 +235,9 @@ BATCH_CHECKS = [
         _reference_copies,
         {"uid": "string", "reference": "string", "bits of 256": "int"},
     ),
-    BatchCheck(
-        "deduped_pairs",
-        "earlier_batches_searched",
-        "every batch that was registered earlier and is finished by now was searched for repeats "
-        "of its pictures as it is, so that the order of the runs does not matter",
-        _not_searched,
-    ),
 ]
-CHECKS = [index_keeps_the_contract, *(check.asset_check() for check in BATCH_CHECKS)]
+CHECKS = [
+    index_keeps_the_contract,
+    *(check.asset_check() for check in (*BATCH_CHECKS, order_check())),
+]
 ASSETS = [coco_hash_index, deduped_pairs]

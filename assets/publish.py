@@ -1,5 +1,6 @@
 """publish: immutable versions of the token dataset."""
 
+import functools
 from collections.abc import Sequence
 
 import dagster as dg
@@ -7,7 +8,7 @@ import dagster as dg
 from assets import crawl, curate, dedupe, encode
 from assets.encode import bpe_tokenizer, token_grids, token_schema
 from assets.lib import exhibits, model_checks, report
-from assets.lib.contract_checks import result
+from assets.lib.contract_checks import BatchCheck, result
 from assets.lib.freshness import WEEKLY
 from assets.lib.models import file_version, final
 from assets.lib.partitions import all_finished_batches
@@ -17,13 +18,6 @@ from pipelines import code_versions, ledger, schemas
 from pipelines.contract import schema_problems
 from pipelines.layout import join
 from pipelines.publish.manifest import DatasetError, Manifest, read_manifest, verify
-
-_BATCH_CHECKS = (
-    *crawl.BATCH_CHECKS,
-    *curate.BATCH_CHECKS,
-    *dedupe.BATCH_CHECKS,
-    *encode.BATCH_CHECKS,
-)
 
 
 @dg.asset(
@@ -84,8 +78,9 @@ def _require_every_check(settings: Settings, batches: Sequence[str]) -> None:
         remedy = f"move {model} away, launch train_dvae, then encode_pairs for every batch"
         raise _refused("The dataset", name, problem, remedy)
     weights = file_version(final(model, "model.safetensors"))
+    checks = _batch_checks()
     for batch in batches:
-        _require_batch(settings, batch)
+        _require_batch(settings, batch, checks)
         tokens = ledger.require_success(layout.dataset("token_grids", batch))
         if not tokens.details["provenance"]["dvae_sha256"].startswith(weights):
             # What was found of the present dVAE says nothing about the one of these tokens.
@@ -94,8 +89,19 @@ def _require_every_check(settings: Settings, batches: Sequence[str]) -> None:
             raise _refused(f"Batch {batch}", "dvae_weights_finite", problem, remedy)
 
 
-def _require_batch(settings: Settings, batch: str) -> None:
-    for check in _BATCH_CHECKS:
+def _batch_checks() -> list[BatchCheck]:
+    """Every blocking check of a batch, to be asked of many."""
+    return [
+        *crawl.BATCH_CHECKS,
+        *curate.BATCH_CHECKS,
+        *dedupe.BATCH_CHECKS,
+        *encode.BATCH_CHECKS,
+        dedupe.order_check(functools.cache(dedupe.searches)),
+    ]
+
+
+def _require_batch(settings: Settings, batch: str, checks: Sequence[BatchCheck]) -> None:
+    for check in checks:
         problem = check.problem(settings, batch)
         if problem is not None:
             job = "encode_pairs" if check.dataset == "token_grids" else "build_dataset"

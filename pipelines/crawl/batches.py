@@ -201,13 +201,22 @@ def batches_before(batch: CrawlBatch, layout: Layout) -> list[CrawlBatch]:
     """The batches registered before `batch`, in that order.
 
     Raises:
+        ValueError: as for `batches_in_order`.
+    """
+    return [known for known in batches_in_order(layout) if known.order < batch.order]
+
+
+def batches_in_order(layout: Layout) -> list[CrawlBatch]:
+    """All batches, in the order in which they were registered.
+
+    Raises:
         ValueError: if a batch's file is broken, naming it: what it holds cannot be left out of a
             search for repeats without a word.
     """
     directory = layout.crawl_batch("").rsplit("/", 1)[0]
     urls = storage.list_files(directory, ".json")
     known = (_read(url.rsplit("/", 1)[1].removesuffix(".json"), url) for url in urls)
-    return sorted((b for b in known if b.order < batch.order), key=lambda b: b.order)
+    return sorted(known, key=lambda b: b.order)
 
 
 def _read(name: str, url: str) -> CrawlBatch:

@@ -3,6 +3,7 @@
 faiss compares each pair with every row of the index, one after the other.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from pipelines import ledger, parquet, storage
 from pipelines.dedupe import reference_index
 from pipelines.dedupe.config import DedupeConfig
 from pipelines.dedupe.search import HashTable, Match, Queries, read_table
-from pipelines.dedupe.transform import DATASET, finished_contents, searched_batches
+from pipelines.dedupe.transform import DATASET, searched_batches
 from pipelines.layout import Layout
 
 _COLUMNS = ["uid", *Queries._fields, "dup_of"]
@@ -26,20 +27,44 @@ class Remaining(NamedTuple):
     match: Match
 
 
-def batches_not_searched(batch: str, layout: Layout, earlier: Sequence[str]) -> list[str]:
-    """Earlier batches that were not finished, or held something else, when `batch` was deduped.
-
-    A picture of theirs may then have stayed in both.
+class Searches:
+    """With which earlier batches each was searched for repeats; every marker is read once.
 
     Args:
-        batch: a finished one.
         layout: of the data root.
-        earlier: names of the batches before it.
+        order: names of all batches, as they were registered.
     """
-    marker = ledger.require_success(layout.dataset(DATASET, batch))
-    searched = set(searched_batches(marker).values())
-    now = finished_contents({name: layout.dataset(DATASET, name) for name in earlier})
-    return [name for name, content in now.items() if content not in searched]
+
+    def __init__(self, layout: Layout, order: Sequence[str]):
+        self._layout = layout
+        self._places = {name: place for place, name in enumerate(order)}
+        self._contents: dict[str, str | None] = {}
+
+    def missing(self, batch: str) -> list[str]:
+        """Earlier batches that were not finished, or held something else, when it was deduped.
+
+        A picture of theirs may then have stayed in both.
+
+        Args:
+            batch: a finished one.
+
+        Raises:
+            FileNotFoundError: if it is not among the registered ones, or not finished.
+        """
+        if batch not in self._places:
+            raise FileNotFoundError(f"the crawl batch {batch!r} is not registered any more")
+        marker = ledger.require_success(self._layout.dataset(DATASET, batch))
+        searched = set(searched_batches(marker).values())
+        earlier = itertools.islice(self._places, self._places[batch])
+        now = ((name, self._content(name)) for name in earlier)
+        return [name for name, content in now if content is not None and content not in searched]
+
+    def _content(self, batch: str) -> str | None:
+        """What a batch holds now, None if it is not finished."""
+        if batch not in self._contents:
+            finished = ledger.read_success(self._layout.dataset(DATASET, batch))
+            self._contents[batch] = None if finished is None else finished.content
+        return self._contents[batch]
 
 
 def verify_no_reference_copies(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from assets.definitions import defs
 from assets.lib.settings import Settings
-from assets.publish import _BATCH_CHECKS, token_dataset
+from assets.publish import _batch_checks, token_dataset
 from pipelines import ledger, storage
 from training import recipes
 
@@ -180,4 +180,4 @@ def test_publishing_asks_every_blocking_check_before_it() -> None:
         if key.asset_key in before and graph.get_check_spec(key).blocking
     }
     others = {"coco_hash_index_contract", "dvae_weights_finite", "dvae_codebook_alive"}
-    assert {check.name for check in _BATCH_CHECKS} | others == blocking
+    assert {check.name for check in _batch_checks()} | others == blocking

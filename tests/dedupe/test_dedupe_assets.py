@@ -1,4 +1,6 @@
+import functools
 import shutil
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -6,11 +8,12 @@ import dagster as dg
 import pytest
 from fetched_corpus import artwork, encoded, fetched_pairs, on_white, read_all, row
 
-from assets.dedupe import BATCH_CHECKS, CHECKS, coco_hash_index, deduped_pairs
+from assets.dedupe import CHECKS, coco_hash_index, deduped_pairs, order_check, searches
 from assets.definitions import defs
 from assets.lib.home import UserError
 from assets.lib.partitions import crawl_batches
 from assets.lib.settings import Settings
+from pipelines import storage
 from pipelines.crawl.batches import CrawlBatch, Source, SourceKind, write_batch
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.transform import curate_pairs
@@ -84,7 +87,7 @@ def test_the_pages_show_recall_false_flags_and_what_was_caught(settings: Setting
     assert caught.original[8:12] == b"WEBP"
 
 
-ORDER = next(check for check in BATCH_CHECKS if check.name == "earlier_batches_searched")
+ORDER = order_check()
 
 
 def overlapping(settings: Settings) -> None:
@@ -132,6 +135,32 @@ def test_batches_in_any_order_keep_the_same_once_the_check_passes(
     materialize(settings, deduped_pairs, "b")
     assert ORDER.problem(settings, "b") is None
     assert kept(settings) == in_order
+
+
+def test_the_order_of_many_batches_is_checked_by_reading_each_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlapping(settings)
+    materialize(settings, coco_hash_index)
+    for batch in "ba":
+        materialize(settings, deduped_pairs, batch)
+    layout, read, read_json = settings.layout, Counter[str](), storage.read_json
+
+    def counted(url: str) -> object:
+        read[url] += 1
+        return read_json(url)
+
+    monkeypatch.setattr(storage, "read_json", counted)
+    check = order_check(functools.cache(searches))
+    for _ in range(3):
+        assert check.problem(settings, "a") is None
+        assert "a was registered earlier" in str(check.problem(settings, "b"))
+    registered = [layout.crawl_batch(batch) for batch in "ab"]
+    assert [read[url] for url in registered] == [1, 1]
+    # As an earlier batch once, and each time as the one that is checked.
+    assert read[f"{layout.dataset('deduped_pairs', 'a')}/_SUCCESS"] == 1 + 3
+    with pytest.raises(FileNotFoundError, match="'c' is not registered any more"):
+        check.problem(settings, "c")
 
 
 def test_a_run_of_an_earlier_batch_that_has_begun_is_waited_for(
