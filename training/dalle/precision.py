@@ -3,7 +3,7 @@
 Parameters, their gradients and the optimiser's moments are fp32 in every mode, and so are the
 identity path, the embeddings and the logits; the modes differ in the products inside the blocks.
 Only in bf16 on CUDA products of fp32 round their factors to TF32, whose mantissa is bf16's and
-three bits, and add up in fp32: beside blocks in bf16 exact heads would be a sixth of the time.
+three bits, and add up in fp32: beside blocks in bf16, exact heads would take a sixth of a step.
 """
 
 import functools
