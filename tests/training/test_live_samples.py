@@ -45,6 +45,25 @@ def test_its_captions_were_not_trained_on(finished: Finished, tmp_path: Path) ->
     assert any(HELD_OUT in caption for caption in captions)
 
 
+def test_a_device_without_room_for_the_whole_model_goes_on_training(
+    finished: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = TokenData(finished.dataset, tiny())
+    trainer = DALLETrainer(data, Runtime(0, 1, torch.device("cpu")), "run")
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("training.dalle.live_samples.draw", full)
+    look = LiveSamples(trainer, data, finished.dvae, tmp_path).look(1)
+    assert look.measure(7) == {}
+    assert look.pictures() == {}
+    assert "warning: no samples at update 7: the device has no room" in capsys.readouterr().err
+
+
 def test_another_dvae_is_refused(finished: Finished, tmp_path: Path) -> None:
     other = Path(shutil.copytree(finished.dvae, tmp_path / "dvae"))
     weights = other / "final/model.safetensors"
