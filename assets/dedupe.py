@@ -202,15 +202,15 @@ def order_check(opened: Callable[[Layout], "Searches"] = searches) -> BatchCheck
     """The check that no earlier batch was left out of the search for repeats.
 
     Args:
-        opened: gives the searches of a data root; the same ones for many batches read every marker
-            once.
+        opened: gives the searches of a data root; the same ones for many batches read once what
+            each holds.
     """
 
     def find(settings: Settings, batch: str) -> list[tuple[str]]:
         return [
             (
                 f"{name} was registered earlier and is finished now, but not among what {batch} "
-                f"was searched with, so that both may keep a picture: launch deduped_pairs of "
+                "was searched with, so that both may keep a picture: launch deduped_pairs of "
                 f"{batch} again, and what follows it",
             )
             for name in opened(settings.layout).missing(batch)

@@ -10,7 +10,13 @@ from pipelines.publish.manifest import DatasetError
 from training.errors import InputError
 
 USAGE = 2
-_WRONG_PATHS = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
+_WRONG_PATHS = (
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
 _LESS_MEMORY = (
     "take fewer rows at a time (--micro-batch, --candidates), --recompute, or several processes "
     "with --shard=machine, as far as the program has them; nvidia-smi tells what else uses the GPU"

@@ -108,7 +108,8 @@ def promote(
         raise InputError("a promotion by limits of your own needs --reason, which stays in the log")
     layout = _layout(data_root)
     found = _compared(layout, margin, least_perplexity)
-    why = f"passed every check{' by limits of its own: ' if own_limits else ''}{reason}"
+    passed = f"passed every check{' by limits of its own' if own_limits else ''}"
+    why = f"{passed}: {reason}" if reason.strip() else passed
     typer.echo(_line(move.promote(layout, found, who=by or getpass.getuser(), why=why)))
 
 

@@ -28,7 +28,7 @@ class Remaining(NamedTuple):
 
 
 class Searches:
-    """With which earlier batches each was searched for repeats; every marker is read once.
+    """With which earlier batches each was searched for repeats; what each holds is read once.
 
     Args:
         layout: of the data root.

@@ -120,6 +120,18 @@ def test_limits_of_ones_own_need_a_reason_that_stays(layout: Layout) -> None:
     assert entry.figures["margin"] == 100
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [((), "passed every check"), (("--reason", "nicer"), "passed every check: nicer")],
+)
+def test_a_promotion_without_limits_needs_no_reason(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], why: str
+) -> None:
+    monkeypatch.setattr(promote, "_compared", lambda place, *_: compare(place, LIMITS))
+    assert command(layout, "promote", *words)[0] == 0
+    assert log.history(layout)[0].why == why
+
+
 def test_truncated_weights_are_a_problem_of_the_candidate(layout: Layout) -> None:
     weights = Path(layout.model("dalle"), "final", "model.safetensors")
     with open(weights, "r+b") as stream:

@@ -186,7 +186,7 @@ def _scores(directory: Path, fingerprint: str) -> dict[Path, float]:
             if state["fingerprint"] == fingerprint:
                 score = state["score"]
                 scores[path] = math.inf if score is None or not math.isfinite(score) else score
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
     return scores
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.checkpoints.checkpoint import Checkpoint
 from training.checkpoints.stored_tensors import StoredTensors
 from training.distributed.shards import part_of
 
@@ -24,17 +25,19 @@ def optimizer_tensors(
 def load_optimizer(
     optimizer: torch.optim.Optimizer,
     names: Mapping[Tensor, str],
-    tensors: Mapping[str, Any],
+    found: Checkpoint,
 ) -> None:
     """Inverse of `optimizer_tensors`, in any number of processes.
 
     Args:
         optimizer: of the same parameters.
         names: of its parameters.
-        tensors: a checkpoint's group, `StoredTensors`.
+        found: as read; without a state where every update so far was skipped.
     """
-    assert isinstance(tensors, StoredTensors), type(tensors)
-    stored = tensors
+    stored = found.tensors.get("optimizer")
+    if stored is None:
+        return
+    assert isinstance(stored, StoredTensors), type(stored)
     keys: dict[str, list[str]] = {}
     for name in stored:
         parameter_name, key = name.rsplit("/", 1)

@@ -144,7 +144,7 @@ class ContrastiveTrainer:
     def load(self, found: Checkpoint) -> None:
         """Go on from `save`, in this or another number of processes."""
         self.model.load_state_dict(dict(found.tensors["model"]))
-        load_optimizer(self.optimizer, self._names, found.tensors["optimizer"])
+        load_optimizer(self.optimizer, self._names, found)
         stored, world = Position(**found.state["position"]), found.state["world"]
         self.stream.position = position_for(stored, world, found.own, self.runtime)
 

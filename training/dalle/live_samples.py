@@ -47,20 +47,20 @@ class LiveSamples:
         self._trainer, self._encoder = trainer, data.encoder
         self._dvae = load_dvae(dvae) if trainer.runtime.first else None
         self._sheet = output / SHEET
+        self._drawn: dict[str, Path] = {}
 
     def look(self, every: int) -> Look:
         """For the loop; `every` updates."""
-        return Look(every, self._try, pictures=self._drawn)
-
-    def _drawn(self) -> dict[str, Path]:
-        return {"samples": self._sheet} if self._sheet.exists() else {}
+        return Look(every, self._try, pictures=lambda: self._drawn)
 
     def _try(self, done: int) -> Mapping[str, float]:
         # All processes give their shards; the first one draws.
         model = self._trainer.averaged()
+        self._drawn = {}
         if model is not None and self._dvae is not None:
             try:
                 self._draw(model, self._dvae)
+                self._drawn = {"samples": self._sheet}
             except torch.OutOfMemoryError:
                 # Of a model in shards nobody counted on having room for all of it.
                 print(

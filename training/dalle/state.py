@@ -48,9 +48,7 @@ def put_back(trainer: "DALLETrainer", found: Checkpoint) -> None:
         for name, p in named.items():
             found.tensors["model"].into(name, part_of(p))  # type: ignore[attr-defined]
             found.tensors["ema"].into(name, part_like(p, averages[name]))  # type: ignore[attr-defined]
-    # None if every update so far was skipped.
-    if optimizer := found.tensors.get("optimizer"):
-        load_optimizer(trainer.optimizer, trainer.names, optimizer)
+    load_optimizer(trainer.optimizer, trainer.names, found)
     trainer.optimizer.measure_bound()
     if trainer.compression is not None and _ERRORS in found.tensors:
         for name, error in trainer.compression.errors.items():

@@ -179,7 +179,7 @@ class DVAETrainer:
         """Go on from `save`, in this or another number of processes."""
         self.model.load_state_dict(dict(found.tensors["model"]))
         self.ema.load(found.tensors["ema"])
-        load_optimizer(self.optimizer, self._names, found.tensors["optimizer"])
+        load_optimizer(self.optimizer, self._names, found)
         stored, world = Position(**found.state["position"]), found.state["world"]
         self.batches.seek(position_for(stored, world, found.own, self.runtime))
         self.mixed.load(found.state["loss_scale"])

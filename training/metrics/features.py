@@ -1,6 +1,5 @@
 """Networks whose features FID, KID and IS compare; every figure names its network."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipelines.publish.manifest import sha256
 from training.errors import InputError
 from training.metrics.inception import Inception
 
@@ -79,7 +79,7 @@ def load_network(inception: Path | None = None, device: str = "cpu") -> Network:
             f"{inception} does not hold the standard Inception weights ({error}); expected the "
             "file weights-inception-2015-12-05-6726825d.pth"
         ) from error
-    digest = _sha256(inception)
+    digest = sha256(str(inception))
     network.to(device).eval()
     # Any file of these shapes loads; its hash tells whose features they are.
     name = f"{INCEPTION}-{digest[:12]}"
@@ -101,12 +101,7 @@ def _efficientnet(device: str) -> Network:
         features = network.extract_features(x).mean((2, 3))
         return features, network._fc(features)
 
-    return Network(DEFAULT, _sha256(weights), run)
-
-
-def _sha256(path: str | Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return Network(DEFAULT, sha256(str(weights)), run)
 
 
 @torch.inference_mode()
