@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
 from assets.lib.runs import failure
 from assets.validate import model_comparison
@@ -17,14 +14,6 @@ from assets.validate import model_comparison
 VARIABLE = "DALLE_ALERT_WEBHOOK"
 # Together below the minute that the daemon gives a sensor.
 _TIMEOUT_SECONDS = 8.0
-_RETRY = Retry(
-    total=3,
-    backoff_factor=0.5,
-    status_forcelist=(429, 500, 502, 503, 504),
-    allowed_methods=None,
-    respect_retry_after_header=False,
-    raise_on_status=False,
-)
 _LONGEST = 1000
 
 
@@ -100,6 +89,18 @@ def _post(url: str, value: Mapping[str, Any]) -> None:
     Raises:
         AlertError: if nobody took it; without the address.
     """
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
+    retry = Retry(
+        total=3,
+        backoff_factor=0.5,
+        status_forcelist=(429, 500, 502, 503, 504),
+        allowed_methods=None,
+        respect_retry_after_header=False,
+        raise_on_status=False,
+    )
     # What it says of another try holds the address.
     log = logging.getLogger("urllib3")
     level = log.level
@@ -107,7 +108,7 @@ def _post(url: str, value: Mapping[str, Any]) -> None:
     try:
         with requests.Session() as session:
             for scheme in ("http://", "https://"):
-                session.mount(scheme, HTTPAdapter(max_retries=_RETRY))
+                session.mount(scheme, HTTPAdapter(max_retries=retry))
             answer = session.post(url, json=value, timeout=_TIMEOUT_SECONDS)
             problem = "" if answer.ok else f"it answered {answer.status_code}"
     except requests.RequestException as error:

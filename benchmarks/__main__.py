@@ -14,6 +14,7 @@ from benchmarks.encode_marks import encoder_speed, precompute
 from benchmarks.fetch_marks import one_process, two_processes
 from benchmarks.fetch_to_crop import fetch_to_crop
 from benchmarks.generation_marks import generate_16, generate_64
+from benchmarks.location_marks import code_location
 from benchmarks.marks import Mark
 from benchmarks.token_marks import loader, loader_for_demo
 
@@ -35,6 +36,7 @@ MARKS: tuple[Callable[[], Mark], ...] = (
     *step_memory.MARKS,
     generate_16,
     generate_64,
+    code_location,
 )
 
 

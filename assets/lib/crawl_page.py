@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import pyarrow.compute as pc
 
 from assets.lib import exhibits, report
 from assets.lib.exhibits import Captioned
@@ -109,7 +108,7 @@ def _opt_outs(directory: str) -> dict[str, dg.TableMetadataValue]:
     counts: Counter[tuple[str, str | None]] = Counter()
     for url in storage.list_files(directory, ".parquet"):
         for batch in parquet.read_batches(url, columns=columns, rows=16_000):
-            forbidden = batch.filter(pc.is_valid(batch.column("opt_out_signal")))
+            forbidden = batch.filter(batch.column("opt_out_signal").is_valid())
             counts.update(zip(*(forbidden.column(c).to_pylist() for c in columns), strict=True))
     pairs: Counter[str] = Counter()
     texts: dict[str, str] = {}
@@ -155,7 +154,7 @@ def _spread(directory: str) -> Iterator[Captioned]:
 
 def _fetched(url: str) -> Iterator[Captioned]:
     for batch in parquet.read_batches(url, columns=["image", "caption_raw"], rows=_IMAGE_ROWS):
-        kept = batch.filter(pc.is_valid(batch.column("image")))
+        kept = batch.filter(batch.column("image").is_valid())
         images, captions = kept.column("image"), kept.column("caption_raw")
         for image, caption in zip(images, captions, strict=True):
             yield Captioned(image.as_py(), caption.as_py())

@@ -8,10 +8,12 @@ database that every run shares, and are freed when a run is lost.
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.storage.event_log.base import EventLogStorage
-from sqlalchemy.exc import IntegrityError
+
+if TYPE_CHECKING:
+    from dagster._core.storage.event_log.base import EventLogStorage
 
 _SETTLE_SECONDS = 1.0
 
@@ -26,6 +28,8 @@ def only_training(instance: dg.DagsterInstance, run_id: str, model: str) -> Iter
     Raises:
         dg.Failure: if another run trains it, at once.
     """
+    from sqlalchemy.exc import IntegrityError
+
     slots = instance.event_log_storage
     if not slots.supports_global_concurrency_limits:
         # An instance in memory has the runs of this process only.
@@ -57,7 +61,7 @@ def only_training(instance: dg.DagsterInstance, run_id: str, model: str) -> Iter
         slots.free_concurrency_slot_for_step(run_id, name)
 
 
-def _claimed(slots: EventLogStorage, name: str, run_id: str) -> bool:
+def _claimed(slots: "EventLogStorage", name: str, run_id: str) -> bool:
     """Whether the run has the slot.
 
     Of two that ask within milliseconds Dagster can tell both that they have it, and the row names

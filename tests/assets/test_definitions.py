@@ -1,4 +1,4 @@
-"""The code location: what is in it, how fast it loads, and what loading it must not import."""
+"""The code location: what is in it, and what loading it must not import."""
 
 import json
 import subprocess
@@ -54,7 +54,10 @@ PARTITIONED = {
     "token_grids",
     *OPTIONAL,
 }
-HEAVY = ("torch", "apache_beam", "img2dataset", "faiss", "wandb", "scipy", "pandas", "matplotlib")
+HEAVY = {
+    *("torch", "apache_beam", "img2dataset", "faiss", "wandb", "scipy", "pandas", "matplotlib"),
+    *("requests", "sqlalchemy", "alembic"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -118,17 +121,10 @@ def test_every_parquet_dataset_has_a_blocking_contract_check(graph) -> None:
 
 
 def test_loading_is_light() -> None:
-    code = (
-        "import json, sys, time; start = time.process_time(); import assets.definitions; "
-        "print(json.dumps([time.process_time() - start, sorted(sys.modules)]))"
-    )
-    runs = [
-        json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=REPOSITORY))
-        for _ in range(3)
-    ]
-    assert not set(HEAVY) & set(runs[0][1])
-    # Seconds of the processor, the best of three: other programs may slow one.
-    assert min(seconds for seconds, _ in runs) < 2.0
+    code = "import json, sys, assets.definitions; print(json.dumps(sorted(sys.modules)))"
+    imported = json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=REPOSITORY))
+    assert "assets.validate" in imported
+    assert not HEAVY & set(imported)
 
 
 def test_code_versions_are_those_of_the_stages(graph) -> None:

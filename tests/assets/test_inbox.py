@@ -241,5 +241,6 @@ def test_looking_into_a_large_inbox_is_quick(inbox: Inbox) -> None:
         inbox.put(f"l{number % 3}/{number:04}.csv", b"x")
     started = time.monotonic()
     inbox.tick()
-    assert time.monotonic() - started < 2
+    # The daemon gives a sensor a minute.
+    assert time.monotonic() - started < 20
     assert len(inbox.cursor or "") < 200_000

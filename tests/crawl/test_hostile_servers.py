@@ -114,7 +114,8 @@ def test_a_body_below_the_least_rate_is_given_up_early(arena, name):
     started = time.monotonic()
     got = get(replace(arena.config(), deadline_s=7.0), f"{arena.hostile.url}/{name}")
     assert got.outcome is Outcome.TOO_SLOW
-    assert 2.9 < time.monotonic() - started < 4.5
+    # The rate counts from the third second on, and the deadline is the seventh.
+    assert 2.9 < time.monotonic() - started < 6.5
 
 
 def test_an_address_that_does_not_answer_leaves_time_for_the_next(arena):
@@ -139,8 +140,8 @@ def test_a_chain_of_slow_robots_files_is_bounded(arena):
         target = server.add("/a.png", redirect(target))
     started = time.monotonic()
     assert get(arena.config(), target).outcome is Outcome.TIMEOUT
-    # A deadline of its own and one more for what it waited.
-    assert time.monotonic() - started < 2 * DEADLINE_S + 0.4
+    # A deadline of its own and one more for what it waited; all five files would take three.
+    assert time.monotonic() - started < 2 * DEADLINE_S + 0.8
 
 
 def test_an_ipv6_address_is_fetched_from_where_allowed(arena):

@@ -107,4 +107,5 @@ def test_a_slow_drip_ends_at_the_deadline(site, http_config, where):
     start = time.monotonic()
     got = get(config, f"{site.url}/slow.png")
     assert got.outcome is Outcome.TIMEOUT
-    assert time.monotonic() - start < 1.5
+    # The drip alone takes four seconds.
+    assert time.monotonic() - start < 3.5
