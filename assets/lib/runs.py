@@ -12,9 +12,10 @@ import dagster as dg
 
 from assets.lib.home import UserError
 from assets.lib.settings import REPOSITORY
+from assets.lib.supervisor import CHECKPOINT_SECONDS
 
 _POLL_SECONDS = 0.5
-_CANCEL_SECONDS = 60.0
+CANCEL_SECONDS = CHECKPOINT_SECONDS + 30.0
 # Their names are one argument of a command, which Linux limits to 128 KiB.
 _BATCHES_AT_ONCE = 1000
 DAEMON_ENDED = "the Dagster daemon ended; its log says why. Start again: finished work is kept"
@@ -114,7 +115,7 @@ def follow(
 
 def cancel(instance: dg.DagsterInstance, run_id: str) -> None:
     """Cancel a run, queued or started, and wait until it has ended."""
-    end = time.monotonic() + _CANCEL_SECONDS
+    end = time.monotonic() + CANCEL_SECONDS
     asked = False
     while time.monotonic() < end:
         run = instance.get_run_by_id(run_id)

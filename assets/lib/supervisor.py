@@ -1,6 +1,6 @@
 """Run one command so that nothing it started outlives whoever asked for it.
 
-    python -m assets.lib.supervisor --patience 45 -- COMMAND...
+    python -m assets.lib.supervisor --patience SECONDS -- COMMAND...
 
 torchrun starts its workers in sessions of their own, so a signal to its process group does not
 reach them; PR_SET_PDEATHSIG does not pass to grandchildren and follows the parent's *thread*.
@@ -24,6 +24,8 @@ from collections.abc import Iterable
 
 import psutil
 
+# Of a training. Its launcher gives the workers ten minutes for a checkpoint, then kills them.
+CHECKPOINT_SECONDS = 630.0
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_SECONDS = 0.2
 
@@ -101,7 +103,7 @@ def _become_subreaper() -> None:
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--patience", type=float, default=45.0, help="seconds before SIGKILL")
+    parser.add_argument("--patience", type=float, required=True, help="seconds before SIGKILL")
     parser.add_argument("argv", nargs="+", help="the command and its arguments")
     arguments = parser.parse_args()
     return supervise(arguments.argv, arguments.patience)

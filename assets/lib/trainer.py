@@ -23,8 +23,6 @@ import dagster as dg
 from assets.lib import exhibits, supervisor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# torchrun waits up to 30 s for its workers; Dagster's stock client gives up after 20.
-PATIENCE_SECONDS = 45.0
 _LAST_LINES = 25
 _REMEMBERED_LINES = 200
 # With this line torchrun begins its own report, which buries the program's last words.
@@ -70,7 +68,7 @@ def run(
     context: dg.AssetExecutionContext,
     program: TrainingProgram,
     *,
-    patience: float = PATIENCE_SECONDS,
+    patience: float = supervisor.CHECKPOINT_SECONDS,
     observe_every: float = 10.0,
 ) -> None:
     """Run `program` to its end.

@@ -25,10 +25,11 @@ from dagster_k8s.job import (
 )
 from kubernetes.client import V1PodSpec
 
+from assets.lib import runs
 from assets.lib.gpu_pod import gpu_pod
 from assets.lib.home import UserError
 from assets.lib.settings import REPOSITORY, Settings
-from assets.lib.trainer import PATIENCE_SECONDS
+from assets.lib.supervisor import CHECKPOINT_SECONDS
 from pipelines.layout import Layout
 from training import remote
 
@@ -80,6 +81,8 @@ def test_the_instance_is_one_that_dagster_reads(tmp_path: Path) -> None:
     assert chart["run_retries"] == ours["run_retries"]
     for name in ("cancel_timeout_seconds", "free_slots_after_run_end_seconds"):
         assert chart["run_monitoring"][name] == ours["run_monitoring"][name]
+    # Or the daemon would call a training cancelled that still writes.
+    assert ours["run_monitoring"]["cancel_timeout_seconds"] > runs.CANCEL_SECONDS
 
 
 def test_launcher_logs_and_database_have_only_known_settings() -> None:
@@ -143,7 +146,7 @@ def test_a_run_with_a_gpu_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     assert "/dev/shm" in {mount.mount_path for mount in pod.containers[0].volume_mounts}
     assert pod.tolerations[0].key == "nvidia.com/gpu"
-    assert pod.termination_grace_period_seconds > PATIENCE_SECONDS
+    assert pod.termination_grace_period_seconds > CHECKPOINT_SECONDS
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])

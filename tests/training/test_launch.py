@@ -12,6 +12,7 @@ import pytest
 import tiny_training
 from tiny_training import Finished
 
+from assets.lib.supervisor import CHECKPOINT_SECONDS
 from training import train_dalle
 from training.reporting import read_metrics
 
@@ -56,6 +57,8 @@ def test_a_launch_ends_with_the_status_of_what_ended_it(leaves: str, tmp_path: P
     assert "Traceback" not in errors
     # That long torchrun waits for their checkpoint; its own 30 seconds would cut large ones.
     assert {path.read_text() for path in ready.iterdir()} == {"600"}
+    # And as a step of Dagster it has a little longer.
+    assert CHECKPOINT_SECONDS > 600
     if leaves == "1":
         assert errors == "error: process 1 ended with status 2, as it says above\n"
 
