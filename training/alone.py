@@ -1,4 +1,4 @@
-"""One training of a model at a time."""
+"""One program at a time writes a directory."""
 
 import contextlib
 import os
@@ -9,17 +9,21 @@ from pipelines.locks import FileLock, InUseError
 from training import remote
 from training.errors import InputError
 
-# Hidden, so that it is not uploaded with a model that lies in an object store.
-_LOCK = ".training.lock"
+# Hidden, so that it is not uploaded with what lies in an object store.
+_LOCK = ".writer.lock"
 
 
 @contextlib.contextmanager
-def only_training(output: Path) -> Iterator[None]:
-    """Be the only training of this machine that writes a model; two would mix their checkpoints.
+def only_one(work: str, output: Path) -> Iterator[None]:
+    """Be the only one on this machine that writes a directory; two would mix their files.
 
     The first of several processes answers for its peers, also on other hosts. The lock is the
-    system's, which releases it when the process ends. Of a model in an object store it lies beside
-    the local copy: trainings on two machines that share no disk do not know of each other.
+    system's, which releases it when the process ends. Of what lies in an object store it is beside
+    the local copy: programs on two machines that share no disk do not know of each other.
+
+    Args:
+        work: what this program does, for the other's message: "training".
+        output: the directory, which is made if it is not there.
 
     Raises:
         InputError: if there is another one, at once.
@@ -31,7 +35,7 @@ def only_training(output: Path) -> Iterator[None]:
     output.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(
-            str(output / _LOCK), f"another training writes {place}; wait until it ends, or stop it"
+            str(output / _LOCK), f"another {work} writes {place}; wait until it ends, or stop it"
         )
     except InUseError as error:
         raise InputError(str(error)) from error

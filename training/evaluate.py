@@ -12,6 +12,7 @@ import typer
 from pipelines import ledger
 from pipelines.storage import list_files
 from training import cli, model_report, outputs, remote
+from training.alone import only_one
 from training.config import Recipe
 from training.contrastive.checkpoint import load_embedder, model_id
 from training.drawing.pictures import contact_sheet, to_images
@@ -133,32 +134,37 @@ def evaluate(
     embedder = load_embedder(rerank, device) if rerank else None
 
     outputs.require_writable(output)
-    sections = [likelihoods.measure(model, data, output)]
-    identity = {
-        "dalle": sha256(dalle),
-        "dvae": data.manifest.dvae_sha256,
-        "tokenizer": data.manifest.tokenizer_sha256,
-        "precision": "bf16" if bf16 else "fp32",
-    }
-    reranker = model_id(rerank) if rerank else ""
-    painter = Painter(
-        model.bfloat16() if bf16 else model, decoder, data.encoder, identity, embedder, reranker
-    )
-    sections += _held_out(painter, data, output)
-    for one, drawings in _drawn(painter, sets, candidates, output, seed):
-        if human and one is judged:
-            _for_people(drawings, human, output / _FOR_PEOPLE)
-        sections += _measured(one, drawings, network, copied, unknown, output)
-    sections += _training(dalle, dvae, data, identity["dalle"])
-    measured = {
-        "network": network.name, "weights of the network": network.weights,
-        "precision of drawing": identity["precision"], "seed": seed,
-        "candidates": candidates, "reranker": reranker,
-        **{f"{one.title}, {name}": digest for one in sets for name, digest in one.sources.items()},
-    }  # fmt: skip
-    rests_on = versions({"dvae": dvae, "dalle": dalle}, data.manifest, measured)
-    model_report.write(output, identity["dalle"], data.manifest, sections, rests_on)
-    remote.push_files(output)
+    with only_one("evaluation", output):
+        sections = [likelihoods.measure(model, data, output)]
+        identity = {
+            "dalle": sha256(dalle),
+            "dvae": data.manifest.dvae_sha256,
+            "tokenizer": data.manifest.tokenizer_sha256,
+            "precision": "bf16" if bf16 else "fp32",
+        }
+        reranker = model_id(rerank) if rerank else ""
+        painter = Painter(
+            model.bfloat16() if bf16 else model, decoder, data.encoder, identity, embedder, reranker
+        )
+        sections += _held_out(painter, data, output)
+        for one, drawings in _drawn(painter, sets, candidates, output, seed):
+            if human and one is judged:
+                _for_people(drawings, human, output / _FOR_PEOPLE)
+            sections += _measured(one, drawings, network, copied, unknown, output)
+        sections += _training(dalle, dvae, data, identity["dalle"])
+        measured = {
+            "network": network.name, "weights of the network": network.weights,
+            "precision of drawing": identity["precision"], "seed": seed,
+            "candidates": candidates, "reranker": reranker,
+            **{
+                f"{one.title}, {name}": digest
+                for one in sets
+                for name, digest in one.sources.items()
+            },
+        }  # fmt: skip
+        rests_on = versions({"dvae": dvae, "dalle": dalle}, data.manifest, measured)
+        model_report.write(output, identity["dalle"], data.manifest, sections, rests_on)
+        remote.push_files(output)
     typer.echo(f"the report is {output / model_report.REPORT}")
 
 

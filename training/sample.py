@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from pipelines import storage
 from training import cli, outputs, remote
+from training.alone import only_one
 from training.contrastive.checkpoint import model_id
 from training.contrastive.rerank import Ranker, load_ranker, reranked
 from training.dalle.precision import Precision
@@ -142,19 +143,20 @@ def sample(
         given, digest = read_prompt(prompt, decoder, row, column)
         facts["prompt"] = {"sha256": digest, "row": row, "column": column}
     outputs.require_writable(out)
-    outputs.clear(out, FILES if captions else _SHEET, FACTS)
-    if not captions:
-        _sheet(model, decoder, data, out, limit, options, rank, facts)
-    for i, text in enumerate(captions):
-        warn_if_cut(data.encoder, text)
-        directory = out / f"caption-{i:02d}"
-        found = best_pictures(
-            model, decoder, data.encoder, text,
-            candidates=candidates, best=best or 1, seed=seed, options=options, prompt=given,
-            rank=rank, partial=directory / "partial.png" if partial else None,
-        )  # fmt: skip
-        write_pictures(directory, text, *found, facts)
-    remote.push_files(out)
+    with only_one("drawing", out):
+        outputs.clear(out, FILES if captions else _SHEET, FACTS)
+        if not captions:
+            _sheet(model, decoder, data, out, limit, options, rank, facts)
+        for i, text in enumerate(captions):
+            warn_if_cut(data.encoder, text)
+            directory = out / f"caption-{i:02d}"
+            found = best_pictures(
+                model, decoder, data.encoder, text,
+                candidates=candidates, best=best or 1, seed=seed, options=options, prompt=given,
+                rank=rank, partial=directory / "partial.png" if partial else None,
+            )  # fmt: skip
+            write_pictures(directory, text, *found, facts)
+        remote.push_files(out)
 
 
 def _need(name: str, given: object, options: Mapping[str, object]) -> None:

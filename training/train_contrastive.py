@@ -10,7 +10,7 @@ from pipelines import ledger, storage
 from pipelines.layout import join
 from pipelines.storage import list_files
 from training import cli, code_versions, finished, loop, remote, runtime
-from training.alone import only_training
+from training.alone import only_one
 from training.checkpoints import checkpoint
 from training.contrastive import report as contrastive_report
 from training.contrastive.embedding import Embedder
@@ -43,7 +43,7 @@ def train(
     fingerprint = ledger.fingerprint(
         code_versions.CONTRASTIVE, [plain, total], [*contents, words_content]
     )
-    with only_training(output):
+    with only_one("training", output):
         if finished.is_current(output, fingerprint):
             typer.echo(f"{output} is up to date")
             return

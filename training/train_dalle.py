@@ -10,7 +10,7 @@ import typer
 from pipelines import ledger
 from pipelines.publish.manifest import DatasetError
 from training import cli, code_versions, finished, loop, remote, runtime
-from training.alone import only_training
+from training.alone import only_one
 from training.checkpoints import checkpoint
 from training.dalle.execution import Execution, Sharding
 from training.dalle.flops import model_flops, peak_flops
@@ -160,7 +160,7 @@ def train(
     began_with = start.sha256 if start else ""
     inputs = [data.manifest.version, *filter(None, [began_with])]
     fingerprint = ledger.fingerprint(code_versions.DALLE, [plain, total], inputs)
-    with only_training(output):
+    with only_one("training", output):
         if finished.is_current(output, fingerprint):
             typer.echo(f"{output} is up to date")
             return

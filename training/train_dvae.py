@@ -10,7 +10,7 @@ import typer
 from pipelines import ledger
 from pipelines.storage import list_files
 from training import cli, code_versions, finished, loop, remote, runtime
-from training.alone import only_training
+from training.alone import only_one
 from training.checkpoints import checkpoint
 from training.config import Recipe
 from training.dvae import report as dvae_report
@@ -76,7 +76,7 @@ def train(
     total = updates or training.updates
     contents = [ledger.require_success(directory).content for directory in pairs]
     fingerprint = _fingerprint(chosen, total, contents)
-    with only_training(output):
+    with only_one("training", output):
         if finished.is_current(output, fingerprint):
             typer.echo(f"{output} is up to date")
             return

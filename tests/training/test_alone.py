@@ -11,7 +11,7 @@ import tiny_training
 
 from pipelines.layout import Layout
 from training import remote
-from training.alone import only_training
+from training.alone import only_one
 from training.errors import InputError
 from training.reporting import read_metrics
 
@@ -58,7 +58,7 @@ def test_a_second_training_ends_with_one_sentence(tmp_path: Path) -> None:
         time.sleep(0.05)
     again.send_signal(signal.SIGTERM)
     assert end(again) == (143, "")
-    assert not (output / ".training.lock").exists()
+    assert not (output / ".writer.lock").exists()
 
 
 def test_models_in_a_store_are_locked_beside_their_local_copy(
@@ -66,18 +66,18 @@ def test_models_in_a_store_are_locked_beside_their_local_copy(
 ) -> None:
     monkeypatch.setenv("DALLE_MODEL_CACHE", str(tmp_path))
     output = remote.local("s3://bucket/data/models/dalle")
-    with only_training(output):
-        assert [path.name for path in output.iterdir()] == [".training.lock"]
+    with only_one("training", output):
+        assert [path.name for path in output.iterdir()] == [".writer.lock"]
         assert output.is_relative_to(tmp_path)
         with (
             pytest.raises(InputError, match="training writes s3://bucket/data/models/dalle; wait"),
-            only_training(output),
+            only_one("training", output),
         ):
             pass
-        with only_training(output.with_name("contrastive")):
+        with only_one("training", output.with_name("contrastive")):
             pass
         # A peer of the first process, which has the lock for all of them.
         monkeypatch.setenv("RANK", "1")
-        with only_training(output):
+        with only_one("training", output):
             pass
     assert list(output.iterdir()) == []

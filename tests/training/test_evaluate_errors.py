@@ -11,6 +11,7 @@ from tiny_training import Finished
 from typer.testing import CliRunner
 
 from training import cli, evaluate
+from training.alone import only_one
 from training.errors import InputError
 
 
@@ -84,6 +85,18 @@ def test_a_torn_or_foreign_transformer(
     with pytest.raises(InputError, match=message):
         evaluate.evaluate(tmp_path / "dalle", finished.dvae, finished.dataset, tmp_path / "o")
     assert not (tmp_path / "o").exists()
+
+
+def test_two_at_once_do_not_write_one_report(
+    finished: Finished, tiny_recipe: str, tmp_path: Path
+) -> None:
+    models = (finished.dalle, finished.dvae, finished.dataset, tmp_path)
+    with (
+        only_one("evaluation", tmp_path),
+        pytest.raises(InputError, match=f"another evaluation writes {tmp_path}; wait until"),
+    ):
+        evaluate.evaluate(*models, pictures=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_part_is_named(finished: Finished, tiny_recipe: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from tiny_training import Finished
 
 from pipelines import storage
 from training import outputs, remote, sample
+from training.alone import only_one
 from training.drawing import captions, sampling
 from training.errors import InputError
 
@@ -46,6 +47,15 @@ def test_only_the_last_runs_pictures_are_left(draw: Draw, tmp_path: Path) -> Non
     assert files(tmp_path) == {"caption-00", "caption-01", *drawn, *sheet, *theirs}
     told = json.loads((tmp_path / "caption-00/samples.json").read_text())
     assert told["caption"] == "a red heart"
+
+
+def test_two_at_once_do_not_mix_their_pictures(draw: Draw, tmp_path: Path) -> None:
+    draw(tmp_path, "a cat")
+    before = files(tmp_path)
+    with only_one("drawing", tmp_path), pytest.raises(InputError, match="another drawing writes"):
+        draw(tmp_path, "a dog")
+    assert files(tmp_path) == before
+    draw(tmp_path, "a dog")
 
 
 def test_nothing_says_of_torn_pictures_that_they_are_whole(
