@@ -40,7 +40,8 @@ class FileLock:
 
     def _try(self) -> bool:
         try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # Whoever else may write in the directory must be able to take it too.
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:
             # The one who had it removed the directory.
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)

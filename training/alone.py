@@ -14,15 +14,14 @@ _LOCK = ".writer.lock"
 
 
 @contextlib.contextmanager
-def only_one(work: str, output: Path) -> Iterator[None]:
-    """Be the only one on this machine that writes a directory; two would mix their files.
+def only_program(output: Path) -> Iterator[None]:
+    """Be the only program of this machine that writes a directory; two would mix their files.
 
     The first of several processes answers for its peers, also on other hosts. The lock is the
     system's, which releases it when the process ends. Of what lies in an object store it is beside
     the local copy: programs on two machines that share no disk do not know of each other.
 
     Args:
-        work: what this program does, for the other's message: "training".
         output: the directory, which is made if it is not there.
 
     Raises:
@@ -35,7 +34,7 @@ def only_one(work: str, output: Path) -> Iterator[None]:
     output.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(
-            str(output / _LOCK), f"another {work} writes {place}; wait until it ends, or stop it"
+            str(output / _LOCK), f"another program writes {place}; wait until it ends, or stop it"
         )
     except InUseError as error:
         raise InputError(str(error)) from error

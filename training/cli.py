@@ -7,9 +7,8 @@ from typing import Any, NoReturn
 import typer
 
 from pipelines.publish.manifest import DatasetError
-from training.errors import InputError
+from training.errors import USAGE, InputError
 
-USAGE = 2
 _WRONG_PATHS = (
     FileNotFoundError,
     FileExistsError,
@@ -42,30 +41,35 @@ def run(program: Callable[..., Any] | typer.Typer) -> None:
         app.command()(program)
         app()
     except (InputError, DatasetError, *_WRONG_PATHS) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE)
+        _end(USAGE, str(error))
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(1, str(error))
     except RuntimeError as error:
         _explain(error)
+
+
+def _end(status: int, said: str) -> NoReturn:
+    print(f"error: {said}", file=sys.stderr)
+    if "torch" not in sys.modules:
+        sys.exit(status)
+    from training import runtime
+
+    runtime.end(status)
 
 
 def _explain(error: RuntimeError) -> NoReturn:
     torch = sys.modules.get("torch")
     if torch is None:  # so it was not torch's
         raise error
-    from training.runtime import PEER_LOST, lost_a_peer, place
+    from training.runtime import PEER_LOST, first_line, lost_a_peer, place
 
     if isinstance(error, torch.OutOfMemoryError):
         said = " ".join(str(error).split(". ")[0].split())
-        print(f"error: {said}; {_LESS_MEMORY}", file=sys.stderr)
-        sys.exit(USAGE)
+        _end(USAGE, f"{said}; {_LESS_MEMORY}")
     if lost_a_peer(error):
-        print(
-            f"error: process {place()[0]} lost the connection to another process, and ends too; "
-            "the launcher of that one says what ended it",
-            file=sys.stderr,
+        _end(
+            PEER_LOST,
+            f"process {place()[0]} lost the connection to another process, and ends too "
+            f"({first_line(error)}); the launcher of that one says what ended it",
         )
-        sys.exit(PEER_LOST)
     raise error

@@ -12,7 +12,7 @@ import typer
 from pipelines import ledger
 from pipelines.storage import list_files
 from training import cli, model_report, outputs, remote
-from training.alone import only_one
+from training.alone import only_program
 from training.config import Recipe
 from training.contrastive.checkpoint import load_embedder, model_id
 from training.drawing.pictures import contact_sheet, to_images
@@ -134,7 +134,7 @@ def evaluate(
     embedder = load_embedder(rerank, device) if rerank else None
 
     outputs.require_writable(output)
-    with only_one("evaluation", output):
+    with only_program(output):
         sections = [likelihoods.measure(model, data, output)]
         identity = {
             "dalle": sha256(dalle),

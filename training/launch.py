@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 
+import psutil
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
 from torch.distributed.run import get_args_parser, run
@@ -54,6 +55,9 @@ def _what_happened(failed: ChildFailedError) -> tuple[int, str]:
             first.exitcode,
             f"process {rank} ended with status {first.exitcode}, as it says above",
         )
+    if first.exitcode == -signal.SIGTERM and len(causes) < len(failed.failures):
+        # torchrun's own signal: it was ending already, and those that noticed were faster.
+        return 1, f"process {rank} ended, as it says above"
     number = signal.Signals(-first.exitcode)
     cause = " (by the system, if memory ran out)" if number is signal.SIGKILL else ""
     return 128 + number, f"process {rank} was ended by {number.name}{cause}; {_ADVICE}"
@@ -66,6 +70,9 @@ if __name__ == "__main__":
     try:
         record(run)(_parser().parse_args())
     except SignalException as stopped:
+        # At the third signal torchrun waits no longer, and would leave those that hang.
+        for left in psutil.Process().children(recursive=True):
+            left.kill()
         sys.exit(128 + stopped.sigval)
     except ChildFailedError as failed:
         status, sentence = _what_happened(failed)

@@ -18,6 +18,7 @@ from training.reporting import Reporter
 from training.runtime import (
     Runtime,
     StopSignal,
+    leave,
     random_state,
     restore_random_state,
 )
@@ -146,6 +147,7 @@ def run(
                 _save(state, directory, score, keep)
                 saved_at = time.monotonic()
             if received:
+                leave()
                 raise Stopped(received)
 
 

@@ -103,7 +103,7 @@ def promote(
 
     Else the promoted one stays, and the exit status is 2.
     """
-    own_limits = margin > Limits.margin or least_perplexity is not None
+    own_limits = margin != Limits.margin or least_perplexity is not None
     if own_limits and not reason.strip():
         raise InputError("a promotion by limits of your own needs --reason, which stays in the log")
     layout = _layout(data_root)

@@ -2,13 +2,18 @@
 
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FrameType
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 
+from training.errors import USAGE
+
+# Exit status of a process that ends because another one did.
 PEER_LOST = os.EX_TEMPFAIL
 
 
@@ -27,7 +32,11 @@ class Runtime:
 
 
 def start() -> Runtime:
-    """Join the process group that torchrun describes."""
+    """Join the process group that torchrun describes.
+
+    Raises:
+        ConnectionError: if there is no way to the other processes.
+    """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     gpus = torch.cuda.device_count()
     device = torch.device("cpu")
@@ -37,8 +46,32 @@ def start() -> Runtime:
     if world > 1:
         # NCCL refuses two processes on one GPU, Gloo does not.
         own_gpu = 0 < local_processes() <= gpus
-        dist.init_process_group("nccl" if own_gpu else "gloo")
+        try:
+            dist.init_process_group("nccl" if own_gpu else "gloo")
+            barrier()  # the first exchange is what connects
+        except RuntimeError as error:
+            raise ConnectionError(
+                f"process {rank} of {world} cannot join the others: {first_line(error)}"
+            ) from error
     return Runtime(rank, world, device)
+
+
+def leave() -> None:
+    """Leave the group, after the last exchange of all; nothing is exchanged from then on.
+
+    A Python that ends without it may be aborted: Gloo's threads go on, and need it.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def end(status: int) -> NoReturn:
+    """End this program, though others may still wait for it in an exchange."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if dist.is_initialized():
+        os._exit(status)  # to leave the group might take until the others have
+    sys.exit(status)
 
 
 def local_processes() -> int:
@@ -73,14 +106,16 @@ def end_all(problem: Exception | None) -> None:
 
     Raises:
         Exception: the problem, in the first process that has one.
-        PeerLost: in all others.
+        SystemExit: in all others, with the status that such a problem has; the launcher takes that
+            of whoever ends first.
     """
     rank, world = place()
     speaker = world - greatest(0 if problem is None else world - rank)[0]
-    if speaker == rank and problem is not None:
-        raise problem
     if speaker < world:
-        raise PeerLost
+        leave()
+        if speaker == rank and problem is not None:
+            raise problem
+        sys.exit(USAGE)
 
 
 def lost_a_peer(error: RuntimeError) -> bool:
@@ -89,11 +124,9 @@ def lost_a_peer(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 
-class PeerLost(SystemExit):
-    """This process ends because another one did; the exit status is `PEER_LOST`."""
-
-    def __init__(self) -> None:
-        super().__init__(PEER_LOST)
+def first_line(error: Exception) -> str:
+    """What an error says, without the stack of C++ that follows."""
+    return " ".join((str(error).splitlines() or [""])[0].split())
 
 
 def random_state() -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from pipelines import storage
 from training import cli, outputs, remote
-from training.alone import only_one
+from training.alone import only_program
 from training.contrastive.checkpoint import model_id
 from training.contrastive.rerank import Ranker, load_ranker, reranked
 from training.dalle.precision import Precision
@@ -143,7 +143,7 @@ def sample(
         given, digest = read_prompt(prompt, decoder, row, column)
         facts["prompt"] = {"sha256": digest, "row": row, "column": column}
     outputs.require_writable(out)
-    with only_one("drawing", out):
+    with only_program(out):
         outputs.clear(out, FILES if captions else _SHEET, FACTS)
         if not captions:
             _sheet(model, decoder, data, out, limit, options, rank, facts)

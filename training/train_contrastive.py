@@ -10,7 +10,7 @@ from pipelines import ledger, storage
 from pipelines.layout import join
 from pipelines.storage import list_files
 from training import cli, code_versions, finished, loop, remote, runtime
-from training.alone import only_one
+from training.alone import only_program
 from training.checkpoints import checkpoint
 from training.contrastive import report as contrastive_report
 from training.contrastive.embedding import Embedder
@@ -43,7 +43,7 @@ def train(
     fingerprint = ledger.fingerprint(
         code_versions.CONTRASTIVE, [plain, total], [*contents, words_content]
     )
-    with only_one("training", output):
+    with only_program(output):
         if finished.is_current(output, fingerprint):
             typer.echo(f"{output} is up to date")
             return
@@ -64,6 +64,7 @@ def train(
             per_update={"pairs_per_s": batch},
             trained_on=trained_on,
         )
+        runtime.leave()
         if process.first:
             facts = {"recipe": chosen.name, "updates": total, **trained_on}
             embedder = Embedder(trainer.model.eval(), trainer.text)

@@ -10,7 +10,7 @@ import typer
 from pipelines import ledger
 from pipelines.publish.manifest import DatasetError
 from training import cli, code_versions, finished, loop, remote, runtime
-from training.alone import only_one
+from training.alone import only_program
 from training.checkpoints import checkpoint
 from training.dalle.execution import Execution, Sharding
 from training.dalle.flops import model_flops, peak_flops
@@ -160,7 +160,7 @@ def train(
     began_with = start.sha256 if start else ""
     inputs = [data.manifest.version, *filter(None, [began_with])]
     fingerprint = ledger.fingerprint(code_versions.DALLE, [plain, total], inputs)
-    with only_one("training", output):
+    with only_program(output):
         if finished.is_current(output, fingerprint):
             typer.echo(f"{output} is up to date")
             return
@@ -195,6 +195,7 @@ def train(
         model = trainer.averaged()
         trainer.take_averages()
         measured = measure(trainer, data)
+        runtime.leave()
         if model is not None:
             summary = measured | {
                 "recipe": chosen.name,

@@ -10,7 +10,7 @@ import typer
 from pipelines import ledger
 from pipelines.storage import list_files
 from training import cli, code_versions, finished, loop, remote, runtime
-from training.alone import only_one
+from training.alone import only_program
 from training.checkpoints import checkpoint
 from training.config import Recipe
 from training.dvae import report as dvae_report
@@ -76,7 +76,7 @@ def train(
     total = updates or training.updates
     contents = [ledger.require_success(directory).content for directory in pairs]
     fingerprint = _fingerprint(chosen, total, contents)
-    with only_one("training", output):
+    with only_program(output):
         if finished.is_current(output, fingerprint):
             typer.echo(f"{output} is up to date")
             return
@@ -99,6 +99,7 @@ def train(
             look=loop.Look(training.validate_every, measures.measure, pictures=measures.pictures),
             trained_on=trained_on,
         )
+        runtime.leave()
         if process.first:
             model = trainer.averaged()
             facts = {"recipe": chosen.name, "updates": total}

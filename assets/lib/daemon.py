@@ -111,8 +111,8 @@ def _started(instance: dg.DagsterInstance, log: Path) -> "Iterator[subprocess.Po
         finally:
             if process.poll() is None:
                 # A run that loses its daemon is killed; a cancelled one writes its checkpoint.
-                for run in instance.get_runs(filters=dg.RunsFilter(statuses=_WORKED_ON)):
-                    runs.cancel(instance, run.run_id)
+                found = instance.get_runs(filters=dg.RunsFilter(statuses=_WORKED_ON))
+                runs.cancel(instance, [run.run_id for run in found])
             else:
                 abandon_runs(instance)
 

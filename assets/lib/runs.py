@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import dagster as dg
 
@@ -15,6 +15,8 @@ from assets.lib.settings import REPOSITORY
 from assets.lib.supervisor import CHECKPOINT_SECONDS
 
 _POLL_SECONDS = 0.5
+# Most runs end sooner than that.
+_TELL_SECONDS = 10.0
 CANCEL_SECONDS = CHECKPOINT_SECONDS + 30.0
 # Their names are one argument of a command, which Linux limits to 128 KiB.
 _BATCHES_AT_ONCE = 1000
@@ -27,6 +29,7 @@ _FINISHED = (
     dg.DagsterRunStatus.FAILURE,
     dg.DagsterRunStatus.CANCELED,
 )
+_CAN_BE_ASKED = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED)
 
 Event = dg.EventLogEntry
 
@@ -108,23 +111,32 @@ def follow(
                 return run.status
             time.sleep(_POLL_SECONDS)
     except BaseException:
-        cancel(instance, run_id)
+        cancel(instance, [run_id])
         raise
     raise UserError(DAEMON_ENDED)
 
 
-def cancel(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Cancel a run, queued or started, and wait until it has ended."""
-    end = time.monotonic() + CANCEL_SECONDS
-    asked = False
-    while time.monotonic() < end:
-        run = instance.get_run_by_id(run_id)
-        if run is None or run.status in _FINISHED:
-            return
-        # A run that is just starting has no address yet at which it could be asked.
-        if not asked and run.status in (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED):
-            asked = instance.run_coordinator.cancel_run(run_id)
-        time.sleep(_POLL_SECONDS)
+def cancel(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
+    """Cancel runs, queued or started, all at once, and wait until they have ended."""
+    begun, told = time.monotonic(), False
+    waiting, asked = list(run_ids), set[str]()
+    while waiting and time.monotonic() - begun < CANCEL_SECONDS:
+        found = [run for i in waiting if (run := instance.get_run_by_id(i)) is not None]
+        unfinished = [run for run in found if run.status not in _FINISHED]
+        waiting = [run.run_id for run in unfinished]
+        for run in unfinished:
+            # A run that is just starting has no address yet at which it could be asked.
+            can = run.run_id not in asked and run.status in _CAN_BE_ASKED
+            if can and instance.run_coordinator.cancel_run(run.run_id):
+                asked.add(run.run_id)
+        if waiting and not told and time.monotonic() - begun > _TELL_SECONDS:
+            told = True
+            print(
+                "waiting for what was cancelled: a training has ten minutes to write its "
+                "checkpoint; Ctrl-C again waits no longer",
+                flush=True,
+            )
+        time.sleep(_POLL_SECONDS if waiting else 0)
 
 
 def failure(event: Event) -> str | None:

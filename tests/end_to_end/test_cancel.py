@@ -60,7 +60,7 @@ def test_cancel_and_go_on(site: Site) -> None:
             started = time.monotonic()
             instance.run_coordinator.cancel_run(first)
             assert still_running(model, within=60) == []
-            runs.cancel(instance, first)
+            runs.cancel(instance, [first])
             assert time.monotonic() - started < 60
             run = instance.get_run_by_id(first)
             assert run is not None
@@ -69,7 +69,7 @@ def test_cancel_and_go_on(site: Site) -> None:
             assert not (model / "final" / "_SUCCESS").exists()
             second = runs.launch("train_dvae", {})
             _wait_for_step(instance, second, beyond=reached)
-            runs.cancel(instance, second)
+            runs.cancel(instance, [second])
         lines = (model / "metrics.jsonl").read_text().splitlines()
         steps = [json.loads(line)["step"] for line in lines]
         assert steps == sorted(set(steps)), "the second launch went on, it did not start again"

@@ -112,7 +112,7 @@ def test_two_runs_at_once_and_a_killed_one(endless: Site, webhook: Webhook) -> N
         assert _claims(instance) == {again}
         told = _until(lambda: _told(webhook, training))
         assert (told["event"], told["job"]) == ("run failed", "train_dvae")
-        runs.cancel(instance, again)
+        runs.cancel(instance, [again])
         assert _status(instance, again) is CANCELED
     assert still_running(endless.directory, within=10) == []
 

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from training.runtime import leave
+
 # Imported once, in the server that the processes are forked from: torch alone takes seconds.
 _IMPORTED = ["torch.distributed", "training.dalle.trainer", "tiny_training"]
 
@@ -32,4 +34,4 @@ def _work(
     try:
         torch.save(function(rank, world, *arguments), Path(directory) / str(rank))
     finally:
-        dist.destroy_process_group()
+        leave()

@@ -11,7 +11,7 @@ import tiny_training
 
 from pipelines.layout import Layout
 from training import remote
-from training.alone import only_one
+from training.alone import only_program
 from training.errors import InputError
 from training.reporting import read_metrics
 
@@ -38,7 +38,7 @@ def test_a_second_training_ends_with_one_sentence(tmp_path: Path) -> None:
     pairs, output = tiny_training.write_pairs(Layout(str(tmp_path / "data"))), tmp_path / "dvae"
     first = start(pairs, output)
     tiny_training.wait_for_update(first, output, 1)
-    said = f"error: another training writes {output}; wait until it ends, or stop it\n"
+    said = f"error: another program writes {output}; wait until it ends, or stop it\n"
     assert end(start(pairs, output)) == (2, said)
     launcher = ("-m", "training.launch", "--standalone", "--nproc-per-node=2")
     status, errors = end(start(pairs, output, *launcher))
@@ -66,18 +66,18 @@ def test_models_in_a_store_are_locked_beside_their_local_copy(
 ) -> None:
     monkeypatch.setenv("DALLE_MODEL_CACHE", str(tmp_path))
     output = remote.local("s3://bucket/data/models/dalle")
-    with only_one("training", output):
+    with only_program(output):
         assert [path.name for path in output.iterdir()] == [".writer.lock"]
         assert output.is_relative_to(tmp_path)
         with (
-            pytest.raises(InputError, match="training writes s3://bucket/data/models/dalle; wait"),
-            only_one("training", output),
+            pytest.raises(InputError, match="program writes s3://bucket/data/models/dalle; wait"),
+            only_program(output),
         ):
             pass
-        with only_one("training", output.with_name("contrastive")):
+        with only_program(output.with_name("contrastive")):
             pass
         # A peer of the first process, which has the lock for all of them.
         monkeypatch.setenv("RANK", "1")
-        with only_one("training", output):
+        with only_program(output):
             pass
     assert list(output.iterdir()) == []

@@ -11,7 +11,7 @@ from tiny_training import Finished
 from typer.testing import CliRunner
 
 from training import cli, evaluate
-from training.alone import only_one
+from training.alone import only_program
 from training.errors import InputError
 
 
@@ -92,8 +92,8 @@ def test_two_at_once_do_not_write_one_report(
 ) -> None:
     models = (finished.dalle, finished.dvae, finished.dataset, tmp_path)
     with (
-        only_one("evaluation", tmp_path),
-        pytest.raises(InputError, match=f"another evaluation writes {tmp_path}; wait until"),
+        only_program(tmp_path),
+        pytest.raises(InputError, match=f"another program writes {tmp_path}; wait until"),
     ):
         evaluate.evaluate(*models, pictures=2)
     assert list(tmp_path.iterdir()) == []

@@ -63,6 +63,60 @@ def test_a_launch_ends_with_the_status_of_what_ended_it(leaves: str, tmp_path: P
         assert errors == "error: process 1 ended with status 2, as it says above\n"
 
 
+ENDS = """
+import os, sys, time
+if os.environ["RANK"] == "0":
+    sys.exit(75)
+time.sleep(60)
+"""
+
+
+def test_one_that_torchrun_stopped_while_it_ended_was_not_stopped_from_outside(
+    tmp_path: Path,
+) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text(ENDS)
+    program = launched(worker)
+    _, errors = program.communicate(timeout=60)
+    assert program.returncode == 1
+    assert errors.splitlines()[-1] == "error: process 1 ended, as it says above"
+
+
+STARTS = """
+from training import cli, runtime
+from training.errors import InputError
+
+def main() -> None:
+    process = runtime.start()
+    runtime.end_all(InputError("there is no room") if process.first else None)
+
+cli.run(main)
+"""
+
+
+def test_all_end_with_the_status_of_a_problem_that_one_has(tmp_path: Path) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text(STARTS)
+    for _ in range(3):  # whoever is noticed first
+        program = launched(worker)
+        _, errors = program.communicate(timeout=60)
+        assert program.returncode == 2, errors
+        assert errors.count("error: there is no room") == 1
+
+
+def test_who_cannot_join_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text(STARTS)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nowhere0")
+    program = launched(worker)
+    _, errors = program.communicate(timeout=60)
+    assert program.returncode == 1
+    found = [line for line in errors.splitlines() if "cannot join the others: " in line]
+    assert found
+    assert "nowhere0" in found[0]
+    assert "Traceback" not in errors
+
+
 def test_the_help_begins_with_what_it_is() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "training.launch", "--help"],

@@ -21,7 +21,7 @@ from training.dalle.precision import Precision
 from training.dalle.trainer import DALLETrainer
 from training.errors import InputError
 from training.reporting import read_metrics
-from training.runtime import PeerLost, Runtime
+from training.runtime import Runtime
 from training.token_data import TokenData
 
 FIRST_PART = "compressed/checkpoints/update-*/model.00000.safetensors"
@@ -114,20 +114,19 @@ def _ends_for_damage(rank: int, world: int, dataset: str) -> list[float]:
     if rank == 0:
         files = [dataclasses.replace(file, sha256="ab") for file in data.manifest.files]
         data.manifest = dataclasses.replace(data.manifest, files=tuple(files))
-    with pytest.raises(DatasetError if rank == 0 else PeerLost) as raised:
+    with pytest.raises(DatasetError if rank == 0 else SystemExit) as raised:
         train_dalle._verify(data, Runtime(rank, world, CPU))
     return [float(rank > 0 or "its manifest says ab" in str(raised.value))]
 
 
-def _ends_for_memory(rank: int, world: int, dataset: str) -> list[float]:
+def _ends_for_memory(
+    rank: int, world: int, dataset: str, free: tuple[int | None, ...], speaker: int
+) -> list[float]:
     """Whether the first that lacks memory says so, and the other one ends without a word."""
-    as_meant = []
-    for speaker, free in ((0, (1, 1)), (1, (None, 1))):
-        data = TokenData(dataset, tiny_training.tiny())
-        with pytest.raises((InputError, PeerLost)) as raised:
-            DALLETrainer(data, Runtime(rank, world, CPU), "run", free=free[rank])
-        as_meant.append(float(isinstance(raised.value, InputError) is (rank == speaker)))
-    return as_meant
+    data = TokenData(dataset, tiny_training.tiny())
+    with pytest.raises((InputError, SystemExit)) as raised:
+        DALLETrainer(data, Runtime(rank, world, CPU), "run", free=free[rank])
+    return [float(isinstance(raised.value, InputError) is (rank == speaker))]
 
 
 def _all(
@@ -141,8 +140,6 @@ def _all(
         found[f"{case} whole"] = whole[8:]
     _sheet(rank, world, dataset, dvae, Path(output) / "samples")
     found |= _more(rank, world, dataset, alone, output)
-    found["damage"] = _ends_for_damage(rank, world, dataset)
-    found["memory"] = _ends_for_memory(rank, world, dataset)
     found["formats"] = _formats(rank, world, dataset)
     return found | _overflow(rank, world, dataset)
 
@@ -179,14 +176,15 @@ def test_gains_are_fp32_where_matrices_travel_in_bf16(
     assert two[1]["formats"] == [4, 4, 2]
 
 
-def test_one_that_finds_damaged_data_ends_both(
-    two: tuple[Path, dict[str, list[float]]],
+def test_one_that_finds_damaged_data_ends_both(finished: Finished) -> None:
+    assert run_in(2, _ends_for_damage, finished.dataset) == [[1.0]] * 2
+
+
+@pytest.mark.parametrize(("free", "speaker"), [((1, 1), 0), ((None, 1), 1)])
+def test_one_says_that_memory_lacks(
+    finished: Finished, free: tuple[int | None, ...], speaker: int
 ) -> None:
-    assert two[1]["damage"] == [1]
-
-
-def test_one_says_that_memory_lacks(two: tuple[Path, dict[str, list[float]]]) -> None:
-    assert two[1]["memory"] == [1, 1]
+    assert run_in(2, _ends_for_memory, finished.dataset, free, speaker) == [[1.0]] * 2
 
 
 @pytest.mark.parametrize("case", MORE)

@@ -11,7 +11,7 @@ from tiny_training import Finished
 
 from pipelines import storage
 from training import outputs, remote, sample
-from training.alone import only_one
+from training.alone import only_program
 from training.drawing import captions, sampling
 from training.errors import InputError
 
@@ -52,7 +52,7 @@ def test_only_the_last_runs_pictures_are_left(draw: Draw, tmp_path: Path) -> Non
 def test_two_at_once_do_not_mix_their_pictures(draw: Draw, tmp_path: Path) -> None:
     draw(tmp_path, "a cat")
     before = files(tmp_path)
-    with only_one("drawing", tmp_path), pytest.raises(InputError, match="another drawing writes"):
+    with only_program(tmp_path), pytest.raises(InputError, match="another program writes"):
         draw(tmp_path, "a dog")
     assert files(tmp_path) == before
     draw(tmp_path, "a dog")

@@ -303,7 +303,6 @@ def draw(
     *,
     seed: int = 0,
     options: SamplingOptions | None = None,
-    progress: Progress = lambda _: None,
 ) -> Tensor:
     """Pictures for captions, uint8 [captions, candidates, 3, S, S].
 
@@ -315,16 +314,13 @@ def draw(
         candidates: pictures for each, at least 1.
         seed: of everything random.
         options: how a code is chosen.
-        progress: told how many pictures are done.
 
     Raises:
         InputError: without captions or candidates.
     """
-    pictures: list[Tensor] = []
-    for drawn in draw_codes(model, encoder, captions, candidates, seed=seed, options=options):
-        pictures.append(pictures_of(dvae, drawn.codes))
-        progress(sum(map(len, pictures)))
-    return torch.cat(pictures).unflatten(0, (len(captions), candidates))
+    drawn = draw_codes(model, encoder, captions, candidates, seed=seed, options=options)
+    pictures = torch.cat([pictures_of(dvae, part.codes) for part in drawn])
+    return pictures.unflatten(0, (len(captions), candidates))
 
 
 @torch.inference_mode()
