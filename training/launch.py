@@ -8,6 +8,7 @@ torchrun's; over several hosts, it is started on each of them.
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -72,7 +73,8 @@ if __name__ == "__main__":
     except SignalException as stopped:
         # At the third signal torchrun waits no longer, and would leave those that hang.
         for left in psutil.Process().children(recursive=True):
-            left.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                left.kill()
         sys.exit(128 + stopped.sigval)
     except ChildFailedError as failed:
         status, sentence = _what_happened(failed)
