@@ -152,15 +152,14 @@ def evaluate(
                 _for_people(drawings, human, output / _FOR_PEOPLE)
             sections += _measured(one, drawings, network, copied, unknown, output)
         sections += _training(dalle, dvae, data, identity["dalle"])
+        sources = {
+            f"{one.title}, {name}": digest for one in sets for name, digest in one.sources.items()
+        }
         measured = {
             "network": network.name, "weights of the network": network.weights,
             "precision of drawing": identity["precision"], "seed": seed,
             "candidates": candidates, "reranker": reranker,
-            **{
-                f"{one.title}, {name}": digest
-                for one in sets
-                for name, digest in one.sources.items()
-            },
+            **sources,
         }  # fmt: skip
         rests_on = versions({"dvae": dvae, "dalle": dalle}, data.manifest, measured)
         model_report.write(output, identity["dalle"], data.manifest, sections, rests_on)

@@ -15,8 +15,9 @@ from assets.lib.settings import REPOSITORY
 from assets.lib.supervisor import CHECKPOINT_SECONDS
 
 _POLL_SECONDS = 0.5
-# Most runs end sooner than that.
+# Most runs have ended by then.
 _TELL_SECONDS = 10.0
+# A step ends a little later than the training that it stopped.
 CANCEL_SECONDS = CHECKPOINT_SECONDS + 30.0
 # Their names are one argument of a command, which Linux limits to 128 KiB.
 _BATCHES_AT_ONCE = 1000

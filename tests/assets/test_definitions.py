@@ -55,8 +55,17 @@ PARTITIONED = {
     *OPTIONAL,
 }
 HEAVY = {
-    *("torch", "apache_beam", "img2dataset", "faiss", "wandb", "scipy", "pandas", "matplotlib"),
-    *("requests", "sqlalchemy", "alembic"),
+    "alembic",
+    "apache_beam",
+    "faiss",
+    "img2dataset",
+    "matplotlib",
+    "pandas",
+    "requests",
+    "scipy",
+    "sqlalchemy",
+    "torch",
+    "wandb",
 }
 
 

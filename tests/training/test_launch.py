@@ -107,6 +107,7 @@ def test_all_end_with_the_status_of_a_problem_that_one_has(tmp_path: Path) -> No
 def test_who_cannot_join_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = tmp_path / "worker.py"
     worker.write_text(STARTS)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # or NCCL would join them
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nowhere0")
     program = launched(worker)
     _, errors = program.communicate(timeout=60)
